@@ -1,0 +1,1 @@
+"""The program of a device: local training, evaluation, updates."""

@@ -1,0 +1,51 @@
+"""The ClientApp: which handler answers which message.
+
+The same object runs in the simulator, in Flower's simulation runtime and on a device.
+Handlers are imported when their message comes: Flower starts a process per message on
+a device, and an update must not wait for PyTorch (or need it).
+"""
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Train the model that was sent on this device's own data."""
+    from clients import training
+
+    return training.train(message, context)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Evaluate the model that was sent on this device's own data."""
+    from clients import training
+
+    return training.evaluate_model(message, context)
+
+
+@app.evaluate("release")
+def evaluate_release(message: Message, context: Context) -> Message:
+    """Run the installed release on this device's own data."""
+    from clients import release
+
+    return release.evaluate_installed(message, context)
+
+
+@app.query("release")
+def install_release(message: Message, context: Context) -> Message:
+    """Verify, test and install a pushed release, or keep the old one."""
+    from clients import release
+
+    return release.install_pushed(message, context)
+
+
+@app.query("describe")
+def describe(message: Message, context: Context) -> Message:
+    """Say which device this is and what it runs."""
+    from clients import release
+
+    return release.describe(message, context)

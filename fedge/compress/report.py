@@ -1,0 +1,84 @@
+"""What the candidates for a release weigh, and which one is shipped. Pure data."""
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One form of the model that could be shipped.
+
+    Attributes:
+        name: "float32" or "int8".
+        file_bytes: size of the ONNX file.
+        packed_bytes: size of what is sent.
+        accuracy: what the evaluation returned; larger is better.
+        latency_ms: time for one prediction, in milliseconds.
+        sparsity: share of zeros among the weights in the file (arrays with two or more
+            axes). int8 has more of them: small weights round to zero.
+    """
+
+    name: str
+    file_bytes: int
+    packed_bytes: int
+    accuracy: float
+    latency_ms: float
+    sparsity: float
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionReport:
+    """All candidates, the float32 model first, and the name of the shipped one.
+
+    Attributes:
+        candidates: at least one; their names differ.
+        chosen: the name of one of them.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: str
+
+    def __post_init__(self) -> None:
+        names = [candidate.name for candidate in self.candidates]
+        if len(set(names)) != len(names) or self.chosen not in names:
+            raise ValueError(f"chosen: {self.chosen!r} is not one of {names}")
+
+    @property
+    def shipped(self) -> Candidate:
+        """The chosen candidate."""
+        return next(c for c in self.candidates if c.name == self.chosen)
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the float32 ONNX file per byte that is sent."""
+        return self.candidates[0].file_bytes / self.shipped.packed_bytes
+
+    @property
+    def accuracy_drop(self) -> float:
+        """Accuracy of the float32 model minus that of the shipped one."""
+        return self.candidates[0].accuracy - self.shipped.accuracy
+
+    def to_dict(self) -> dict[str, object]:
+        """Return everything as plain values, ready for JSON."""
+        return {
+            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "chosen": self.chosen,
+            "ratio": self.ratio,
+            "accuracy_drop": self.accuracy_drop,
+        }
+
+    def table(self) -> str:
+        """Return the candidates as lines of text; an arrow marks the shipped one."""
+        head = (
+            f"  {'model':<10}{'file kB':>10}{'sent kB':>10}{'accuracy':>10}"
+            f"{'ms':>9}{'zeros':>8}"
+        )
+        return "\n".join([head, *map(self._row, self.candidates)])
+
+    def _row(self, candidate: Candidate) -> str:
+        return (
+            f"{'>' if candidate.name == self.chosen else ' '} {candidate.name:<10}"
+            f"{candidate.file_bytes / 1000:>10.1f}"
+            f"{candidate.packed_bytes / 1000:>10.1f}"
+            f"{candidate.accuracy:>10.4f}{candidate.latency_ms:>9.3f}"
+            f"{candidate.sparsity:>8.1%}"
+        )

@@ -1,0 +1,43 @@
+"""Every setting as a dataclass that is checked when it is made.
+
+`conf/*.yaml` only fills these; nothing in here reads a file or imports Hydra.
+"""
+
+from fedge.config.compression import CompressionConfig, Quantization
+from fedge.config.data import DataConfig, DataKind, Task
+from fedge.config.engine import EngineConfig
+from fedge.config.experiment import Experiment
+from fedge.config.fleet import FleetConfig
+from fedge.config.model import ModelConfig, ModelName
+from fedge.config.partition import PartitionConfig, PartitionKind
+from fedge.config.release import ReleaseConfig
+from fedge.config.run import RunConfig
+from fedge.config.train import (
+    Augmentation,
+    OptimizerName,
+    Precision,
+    ScheduleKind,
+    TrainConfig,
+)
+
+__all__ = [
+    "Augmentation",
+    "CompressionConfig",
+    "DataConfig",
+    "DataKind",
+    "EngineConfig",
+    "Experiment",
+    "FleetConfig",
+    "ModelConfig",
+    "ModelName",
+    "OptimizerName",
+    "PartitionConfig",
+    "PartitionKind",
+    "Precision",
+    "Quantization",
+    "ReleaseConfig",
+    "RunConfig",
+    "ScheduleKind",
+    "Task",
+    "TrainConfig",
+]

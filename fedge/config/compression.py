@@ -1,0 +1,55 @@
+"""How the global model is shrunk before it is signed (Hydra group `compression`)."""
+
+from dataclasses import dataclass
+from enum import StrEnum, auto
+
+from fedge.config.ranges import check_at_least, check_below_one, check_within
+from fedge.errors import ConfigError
+
+
+class Quantization(StrEnum):
+    """Number format of the shipped weights and activations."""
+
+    none = auto()
+    int8 = auto()  # static, per channel, calibrated on examples
+
+
+@dataclass(slots=True, kw_only=True)
+class CompressionConfig:
+    """Pruning during training, then quantization of what is shipped.
+
+    Attributes:
+        sparsity: share of the prunable weights that are zero at the end, in [0, 1).
+        prune_begin: share of the rounds after which pruning begins, in [0, 1].
+        prune_end: share of the rounds at which `sparsity` is reached, in [0, 1].
+        quantization: number format of the shipped model.
+        calibration_examples: examples that fix the activation ranges, >= 1.
+        max_accuracy_drop: the release fails if the shipped model scores lower than the
+            float32 model by more than this, as a fraction (0.01 = one point).
+        min_ratio: the release fails unless the shipped file is at least so many times
+            smaller than the float32 ONNX file.
+        zstd_level: effort of the lossless last step, 1 to 22.
+    """
+
+    sparsity: float = 0.6
+    prune_begin: float = 0.3
+    prune_end: float = 0.8
+    quantization: Quantization = Quantization.int8
+    calibration_examples: int = 256
+    max_accuracy_drop: float = 0.01
+    min_ratio: float = 1.0
+    zstd_level: int = 19
+
+    def __post_init__(self) -> None:
+        check_below_one("compression.sparsity", self.sparsity)
+        check_within("compression.prune_begin", self.prune_begin, 0.0, 1.0)
+        check_within("compression.prune_end", self.prune_end, 0.0, 1.0)
+        if self.prune_end < self.prune_begin:
+            raise ConfigError(
+                f"compression.prune_end: {self.prune_end} is before "
+                f"compression.prune_begin: {self.prune_begin}"
+            )
+        check_at_least("compression.calibration_examples", self.calibration_examples, 1)
+        check_within("compression.max_accuracy_drop", self.max_accuracy_drop, 0.0, 1.0)
+        check_at_least("compression.min_ratio", self.min_ratio, 0.0)
+        check_within("compression.zstd_level", self.zstd_level, 1, 22)

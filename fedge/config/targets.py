@@ -1,0 +1,48 @@
+"""Code chosen by text: only from packages on the allow-list.
+
+`strategy._target_`, `data.loader` and `model.builder` name code. A name that anybody
+may write is a way to run anything, so the package must be on a list that only the
+person who starts the program extends (`run.allow`, or the device's own configuration).
+"""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fedge.errors import ConfigError
+
+ALLOWED_PACKAGES = ("strategies", "fedge", "flwr.serverapp.strategy")
+
+
+def resolve(
+    name: str, setting: str, *, allow: Sequence[str] = ()
+) -> Callable[..., Any]:
+    """Return the class or function called `name`.
+
+    Args:
+        name: "package.module.Name" or "package.module:name".
+        setting: the setting that holds it, for messages.
+        allow: further packages, beside `ALLOWED_PACKAGES`.
+
+    Raises:
+        ConfigError: the package is not allowed (nothing was imported), or there is no
+            such module or name.
+    """
+    module_name, _, attribute = name.replace(":", ".").rpartition(".")
+    allowed = (*ALLOWED_PACKAGES, *allow)
+    if not any(
+        module_name == package or module_name.startswith(package + ".")
+        for package in allowed
+    ):
+        raise ConfigError(
+            f"{setting}: {name!r} is not in an allowed package ({', '.join(allowed)}); "
+            f"add its package to run.allow if you trust it"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"{setting}: cannot find {name!r}: {exc}") from exc
+    if attribute.startswith("_") or not callable(found):
+        raise ConfigError(f"{setting}: {name!r} is not a public class or function")
+    result: Callable[..., Any] = found
+    return result

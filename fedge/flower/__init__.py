@@ -1,0 +1,23 @@
+"""The only room that imports Flower: records, the Grid and its layers, the adapter.
+
+A layer is a Grid that wraps a Grid. They stack, for example
+`PlainSum(Telemetry(Faults(LocalGrid(client_app, num_clients=20))))`.
+"""
+
+from fedge.flower.faults import Faults
+from fedge.flower.layer import GridLayer, stream_replies
+from fedge.flower.local_grid import LocalGrid
+from fedge.flower.plain_sum import PlainSum
+from fedge.flower.simulate import simulate
+from fedge.flower.telemetry import Telemetry, Traffic
+
+__all__ = [
+    "Faults",
+    "GridLayer",
+    "LocalGrid",
+    "PlainSum",
+    "Telemetry",
+    "Traffic",
+    "simulate",
+    "stream_replies",
+]

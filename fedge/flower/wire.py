@@ -1,0 +1,332 @@
+"""The messages between our coordinator and our devices, as values.
+
+Each class becomes a Flower record and is read back strictly: whoever reads treats the
+other side as untrusted. Names of entries follow Flower's spelling ("num-examples").
+"""
+
+import json
+from dataclasses import dataclass
+from typing import TypeVar
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from fedge.arrays import Float32, UInt8
+from fedge.config.experiment import MAX_JSON_BYTES
+from fedge.errors import PeerError
+from fedge.flower.records import array_of, read_array, read_vector
+from fedge.strategy import LocalSettings, Scalar
+
+TRAIN = "train"
+EVALUATE = "evaluate"
+EVALUATE_RELEASE = "evaluate.release"
+DESCRIBE = "query.describe"
+RELEASE = "query.release"
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+NUM_EXAMPLES = "num-examples"
+TRAIN_LOSS = "train_loss"
+
+T = TypeVar("T", bool, int, float, str)
+
+
+def _entry(record: ConfigRecord | MetricRecord, name: str, kind: type[T]) -> T:
+    value = record.get(name)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise PeerError(f"message: entry {name!r} is no {kind.__name__}")
+    return value
+
+
+def _config(content: RecordDict) -> ConfigRecord:
+    record = content.get(CONFIG)
+    if not isinstance(record, ConfigRecord):
+        raise PeerError(f"message: config record {CONFIG!r} is missing")
+    return record
+
+
+def _metrics(content: RecordDict) -> MetricRecord:
+    record = content.get(METRICS)
+    if not isinstance(record, MetricRecord):
+        raise PeerError(f"message: metric record {METRICS!r} is missing")
+    return record
+
+
+def _arrays(content: RecordDict) -> ArrayRecord:
+    record = content.get(ARRAYS)
+    if not isinstance(record, ArrayRecord):
+        raise PeerError(f"message: array record {ARRAYS!r} is missing")
+    return record
+
+
+def task_of(content: RecordDict) -> str:
+    """Return a request's task (JSON text, see `ClientTask`), before anything else.
+
+    Raises:
+        PeerError: there is none.
+    """
+    return _entry(_config(content), "task", str)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """Train on your data, from this model.
+
+    Attributes:
+        params: global model, buffers included, float32, shape (d,).
+        packed_mask: which trainable coordinates are kept, eight in a byte; None keeps
+            all.
+        task: what to train and how (JSON of a `ClientTask`).
+        spec_digest: digest of the `ModelSpec` that `params` is laid out by.
+        round_index: the round, from 0.
+        learning_rate: of this round.
+        local: what the strategy asks for.
+    """
+
+    params: Float32
+    packed_mask: UInt8 | None
+    task: str
+    spec_digest: str
+    round_index: int
+    learning_rate: float
+    local: LocalSettings
+
+    def to_content(self) -> RecordDict:
+        """Return the message's content."""
+        arrays = ArrayRecord({"params": array_of(self.params)})
+        if self.packed_mask is not None:
+            arrays["mask"] = array_of(self.packed_mask)
+        config = ConfigRecord(
+            {
+                "task": self.task,
+                "spec": self.spec_digest,
+                "round": self.round_index,
+                "learning-rate": self.learning_rate,
+                "proximal-mu": self.local.proximal_mu,
+                "extra": json.dumps(dict(self.local.extra)),
+            }
+        )
+        return RecordDict({ARRAYS: arrays, CONFIG: config})
+
+    @classmethod
+    def from_content(cls, content: RecordDict, *, size: int) -> "TrainRequest":
+        """Read the request.
+
+        Args:
+            content: the message's content.
+            size: coordinates that `params` must have.
+
+        Raises:
+            PeerError: an entry is missing, of a wrong type, shape or size.
+        """
+        arrays, config = _arrays(content), _config(content)
+        local = LocalSettings(
+            proximal_mu=_entry(config, "proximal-mu", float),
+            extra=_read_extra(_entry(config, "extra", str)),
+        )
+        return cls(
+            params=read_vector(arrays, "params", size),
+            packed_mask=_read_mask(arrays),
+            task=task_of(content),
+            spec_digest=_entry(config, "spec", str),
+            round_index=_entry(config, "round", int),
+            learning_rate=_entry(config, "learning-rate", float),
+            local=local,
+        )
+
+
+def _read_mask(arrays: ArrayRecord) -> UInt8 | None:
+    if "mask" not in arrays:
+        return None
+    mask = read_array(arrays["mask"])
+    if mask.dtype != "uint8" or mask.ndim != 1:
+        raise PeerError(f"array 'mask': {mask.dtype} {mask.shape}, need uint8 bytes")
+    return mask
+
+
+def _read_extra(text: str) -> dict[str, Scalar]:
+    if len(text) > MAX_JSON_BYTES:
+        raise PeerError(f"message: 'extra' has {len(text)} bytes, at most 65536")
+    try:
+        extra = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise PeerError("message: 'extra' is not JSON") from exc
+    if not isinstance(extra, dict) or not all(
+        isinstance(value, bool | int | float | str) for value in extra.values()
+    ):
+        raise PeerError("message: 'extra' is not a mapping of scalars")
+    return extra
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReply:
+    """What a device learned.
+
+    Attributes:
+        delta: local - global, buffers included, float32, shape (d,).
+        num_examples: examples it was learned from: the weight of this update.
+        loss: mean training loss.
+    """
+
+    delta: Float32
+    num_examples: float
+    loss: float
+
+    def to_content(self) -> RecordDict:
+        """Return the message's content."""
+        metrics = MetricRecord({NUM_EXAMPLES: self.num_examples, TRAIN_LOSS: self.loss})
+        arrays = ArrayRecord({"delta": array_of(self.delta)})
+        return RecordDict({ARRAYS: arrays, METRICS: metrics})
+
+    @classmethod
+    def from_content(cls, content: RecordDict, *, size: int) -> "TrainReply":
+        """Read a device's reply, or a cohort's synthetic one.
+
+        Raises:
+            PeerError: an entry is missing, of a wrong type, shape or size, or there is
+                no positive number of examples.
+        """
+        metrics = _metrics(content)
+        reply = cls(
+            delta=read_vector(_arrays(content), "delta", size),
+            num_examples=_entry(metrics, NUM_EXAMPLES, float),
+            loss=_entry(metrics, TRAIN_LOSS, float),
+        )
+        if not 0.0 < reply.num_examples < 2.0**30:
+            raise PeerError(
+                f"reply: num-examples {reply.num_examples} not in (0, 2^30)"
+            )
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """Evaluate this model on your data.
+
+    Attributes:
+        params: global model, float32, shape (d,).
+        task: the data and the model (JSON of a `ClientTask`).
+        spec_digest: digest of the `ModelSpec` that `params` is laid out by.
+    """
+
+    params: Float32
+    task: str
+    spec_digest: str
+
+    def to_content(self) -> RecordDict:
+        """Return the message's content."""
+        config = ConfigRecord({"task": self.task, "spec": self.spec_digest})
+        arrays = ArrayRecord({"params": array_of(self.params)})
+        return RecordDict({ARRAYS: arrays, CONFIG: config})
+
+    @classmethod
+    def from_content(cls, content: RecordDict, *, size: int) -> "EvaluateRequest":
+        """Read the request; raise PeerError if it is malformed."""
+        return cls(
+            params=read_vector(_arrays(content), "params", size),
+            task=task_of(content),
+            spec_digest=_entry(_config(content), "spec", str),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateReply:
+    """How well a model does on a device's own data.
+
+    Attributes:
+        loss: mean loss.
+        score: accuracy, or R^2 for regression.
+        num_examples: examples it was measured on.
+        latency_ms: median time of one example in the device's runtime; 0 if the model
+            was evaluated by the trainer.
+        version: installed release that was evaluated; 0 for a model that was sent.
+    """
+
+    loss: float
+    score: float
+    num_examples: float
+    latency_ms: float = 0.0
+    version: int = 0
+
+    def to_content(self) -> RecordDict:
+        """Return the message's content."""
+        metrics = MetricRecord(
+            {
+                NUM_EXAMPLES: self.num_examples,
+                "loss": self.loss,
+                "score": self.score,
+                "latency-ms": self.latency_ms,
+                "version": self.version,
+            }
+        )
+        return RecordDict({METRICS: metrics})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "EvaluateReply":
+        """Read the reply; raise PeerError if it is malformed."""
+        metrics = _metrics(content)
+        return cls(
+            loss=_entry(metrics, "loss", float),
+            score=_entry(metrics, "score", float),
+            num_examples=_entry(metrics, NUM_EXAMPLES, float),
+            latency_ms=_entry(metrics, "latency-ms", float),
+            version=_entry(metrics, "version", int),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a device says of itself.
+
+    Attributes:
+        partition_id: its place in the fleet: which part of simulated data is its own.
+        version: release it runs; 0 for none.
+    """
+
+    partition_id: int
+    version: int
+
+    def to_content(self) -> RecordDict:
+        """Return the message's content."""
+        config = {"partition-id": self.partition_id, "version": self.version}
+        return RecordDict({CONFIG: ConfigRecord(dict(config))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "Description":
+        """Read the reply; raise PeerError if it is malformed."""
+        config = _config(content)
+        return cls(_entry(config, "partition-id", int), _entry(config, "version", int))
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReply:
+    """What became of a pushed release on a device.
+
+    Attributes:
+        version: the release the device runs now; 0 for none.
+        outcome: "installed", "already_installed" or "rolled_back".
+        reason: why it was rolled back; empty otherwise.
+    """
+
+    version: int
+    outcome: str
+    reason: str = ""
+
+    def to_content(self) -> RecordDict:
+        """Return the message's content."""
+        config: dict[str, int | str] = {
+            "version": self.version,
+            "outcome": self.outcome,
+            "reason": self.reason,
+        }
+        return RecordDict({CONFIG: ConfigRecord(dict(config))})
+
+    @classmethod
+    def from_content(cls, content: RecordDict) -> "ReleaseReply":
+        """Read the reply; raise PeerError if it is malformed."""
+        config = _config(content)
+        return cls(
+            version=_entry(config, "version", int),
+            outcome=_entry(config, "outcome", str),
+            reason=_entry(config, "reason", str),
+        )

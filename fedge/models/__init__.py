@@ -1,0 +1,1 @@
+"""Reference models, and a model's values as one flat vector."""

@@ -1,0 +1,1 @@
+"""Signing a model, and a device's decision to accept, test and switch to it."""

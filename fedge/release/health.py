@@ -1,0 +1,184 @@
+"""Does a genuine model work on this very device? Tried out in a limited child process.
+
+The child (`fedge.runtime.selftest`) runs the signed reference inputs; this side
+compares what comes back with the signed outputs and budgets. A child that crashes,
+hangs, eats memory or answers nonsense fails the check and harms nobody.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+
+import fedge
+from fedge.arrays import AnyArray, Float32
+from fedge.errors import HealthCheckError
+from fedge.release.passport import Passport
+from fedge.runtime.limits import MAX_OUTPUT_BYTES
+from fedge.runtime.packed import PackedArray
+from fedge.runtime.selftest import Job
+
+LATENCY_REPEATS = 20
+DEFAULT_TIMEOUT_SECONDS = 60.0  # importing the runtime alone takes a small board 3 s
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What the health check measured.
+
+    Attributes:
+        latency_ms: median time of one example.
+        max_error: largest difference from a signed reference output.
+        top1_agreement: share of the largest outputs (along the last axis) that are the
+            signed ones; 1.0 where there is only one output.
+        peak_memory_mb: largest resident size of the child, interpreter included, MiB.
+    """
+
+    latency_ms: float
+    max_error: float
+    top1_agreement: float
+    peak_memory_mb: float
+
+
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    outputs: PackedArray
+    latency_ms: float
+    peak_memory_mb: float
+
+
+_ANSWER = TypeAdapter(_Answer)
+
+
+def check_health(
+    model_path: Path,
+    passport: Passport,
+    *,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    repeats: int = LATENCY_REPEATS,
+) -> HealthReport:
+    """Run the reference inputs through the model in a child process and judge.
+
+    Guarantee: returns only if every output is finite, of the signed shape and within
+    the signed tolerance, and latency and memory are within the signed budgets.
+
+    Args:
+        model_path: the staged ONNX file.
+        passport: what was signed with it.
+        timeout_seconds: longest time the child may take, and its limit of CPU time.
+        repeats: timed predictions.
+
+    Raises:
+        HealthCheckError: the reason is in the message.
+    """
+    job = Job(
+        model=str(model_path.resolve()),
+        inputs=passport.reference_inputs,
+        mean=passport.mean,
+        std=passport.std,
+        repeats=repeats,
+        memory_mb=passport.max_memory_mb,
+        cpu_seconds=math.ceil(timeout_seconds),
+    )
+    answer = _ask_child(job, timeout_seconds)
+    outputs = answer.outputs.unpack()
+    expected = passport.reference_outputs.unpack()
+    max_error = _check_outputs(outputs, expected, passport.tolerance)
+    _check_budget("latency_ms", answer.latency_ms, passport.max_latency_ms)
+    _check_budget("memory_mb", answer.peak_memory_mb, passport.max_memory_mb)
+    return HealthReport(
+        latency_ms=answer.latency_ms,
+        max_error=max_error,
+        top1_agreement=_top1_agreement(outputs, expected),
+        peak_memory_mb=answer.peak_memory_mb,
+    )
+
+
+def _ask_child(job: Job, timeout_seconds: float) -> _Answer:
+    """Run the child and return its answer, believed only in form."""
+    with tempfile.TemporaryDirectory(prefix="fedge-health-") as name:
+        folder = Path(name)
+        (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            status = _run(folder, out.fileno(), err.fileno(), timeout_seconds)
+        text = (folder / "out").read_bytes()[:MAX_OUTPUT_BYTES]
+        complaint = (folder / "err").read_bytes()[-300:].decode("utf-8", "replace")
+    if status < 0:
+        raise HealthCheckError(
+            f"health check: the child was killed by signal {-status}"
+        )
+    if status != 0:
+        reason = text[:500].decode("utf-8", "replace").strip() or complaint.strip()
+        raise HealthCheckError(f"health check: the child failed: {reason}")
+    try:
+        return _ANSWER.validate_json(text)
+    except ValidationError as exc:
+        raise HealthCheckError(
+            "health check: the child's answer makes no sense"
+        ) from exc
+
+
+def _run(folder: Path, out: int, err: int, timeout_seconds: float) -> int:
+    # -P: no module is taken from the current folder.
+    command = [sys.executable, "-P", "-m", "fedge.runtime.selftest", "job.json"]
+    try:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            timeout=timeout_seconds,
+            check=False,
+        ).returncode
+    except subprocess.TimeoutExpired as exc:
+        raise HealthCheckError(
+            f"health check: no answer within {timeout_seconds} s"
+        ) from exc
+
+
+def _environment() -> dict[str, str]:
+    """Return all that the child is told: where fedge is, and to be small and quiet."""
+    return {
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(fedge.__file__).resolve().parents[1]),
+        "ORT_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _check_outputs(outputs: AnyArray, expected: Float32, tolerance: float) -> float:
+    if outputs.shape != expected.shape:
+        raise HealthCheckError(
+            f"health check: outputs have shape {outputs.shape}, signed {expected.shape}"
+        )
+    if not np.isfinite(outputs).all():
+        raise HealthCheckError("health check: an output is not finite")
+    max_error = float(np.abs(outputs.astype(np.float64) - expected).max())
+    if max_error > tolerance:
+        raise HealthCheckError(
+            f"health check: an output differs by {max_error:.3g} from the signed one, "
+            f"at most {tolerance:.3g}"
+        )
+    return max_error
+
+
+def _check_budget(name: str, value: float, most: float) -> None:
+    if value > most:
+        raise HealthCheckError(f"health check: {name} {value:.4g}, at most {most:.4g}")
+
+
+def _top1_agreement(outputs: Float32, expected: Float32) -> float:
+    if outputs.ndim < 2:
+        return 1.0
+    return float(np.mean(outputs.argmax(axis=-1) == expected.argmax(axis=-1)))

@@ -1,0 +1,1 @@
+"""Running a shipped model on a device: no torch in here."""

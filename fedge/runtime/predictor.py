@@ -1,0 +1,150 @@
+"""Run a shipped model: raw sensor values in, outputs out.
+
+One interface, one runtime (ONNX Runtime on the CPU). The model is always read whole and
+handed over as bytes: replacing the file under a running program changes nothing, and a
+model that refers to other files is refused. Whether the file deserves trust is decided
+before, in `fedge.release`.
+"""
+
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from fedge.arrays import AnyArray, Float32
+from fedge.errors import ConfigError, DataError
+from fedge.runtime.external_data import check_single_file
+from fedge.runtime.preprocess import Normalization
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+_ONLY_FATAL = 4  # the runtime's own log goes to stderr; errors come as exceptions
+
+
+class Predictor(Protocol):
+    """Whatever turns raw examples into outputs."""
+
+    def predict(self, raw: AnyArray) -> Float32:
+        """Return the outputs for raw examples, float32, shape (n, ...)."""
+        ...
+
+
+class OnnxPredictor:
+    """A model in ONNX Runtime, with the normalization it was trained with.
+
+    Args:
+        model: an ONNX file's bytes, or where it is.
+        normalization: from raw values to model inputs.
+        threads: threads of one prediction, >= 1; small models are fastest with 1.
+
+    Raises:
+        ConfigError: `threads` is below 1.
+        DataError: the file cannot be read, is not ONNX, or does not have exactly one
+            input and one output of a known number type.
+        VerificationError: a tensor of the model is in another file.
+    """
+
+    def __init__(
+        self, model: bytes | Path, normalization: Normalization, *, threads: int = 1
+    ) -> None:
+        if threads < 1:
+            raise ConfigError(f"threads: {threads} must be at least 1")
+        data = _read(model) if isinstance(model, Path) else model
+        check_single_file(data)
+        self._session = _session(data, threads)
+        self._normalization = normalization
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
+            raise DataError(
+                f"model file: {len(inputs)} inputs and {len(outputs)} outputs; need "
+                f"one of each, and an input of a type in {sorted(_DTYPES)}"
+            )
+        self._input, self._dtype = inputs[0].name, _DTYPES[inputs[0].type]
+
+    def predict(self, raw: AnyArray) -> Float32:
+        """Return the model's outputs, float32, shape (n, ...).
+
+        Args:
+            raw: raw examples, shape (n, *input_shape).
+
+        Raises:
+            ValueError: the shape does not fit the model, or the model failed on it.
+        """
+        features = self._normalization.apply(raw).astype(self._dtype)
+        try:
+            outputs = self._session.run(None, {self._input: features})[0]
+        except _runtime_errors() as exc:
+            raise ValueError(
+                f"the model failed on inputs of shape {raw.shape}: {_first_line(exc)}"
+            ) from exc
+        result: Float32 = np.asarray(outputs, np.float32)
+        return result
+
+
+def median_latency_ms(
+    predictor: Predictor, raw_batch: AnyArray, *, repeats: int
+) -> float:
+    """Return the median time of one `predict(raw_batch)`, in milliseconds.
+
+    One call before the first measured one fills caches.
+
+    Raises:
+        ValueError: `repeats` is below 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats: {repeats} must be at least 1")
+    predictor.predict(raw_batch)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        predictor.predict(raw_batch)
+        seconds.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(seconds)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise DataError(f"model file {path}: {exc.strerror}") from exc
+
+
+def _session(model: bytes, threads: int) -> "InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ONLY_FATAL
+    # A waiting thread sleeps: a device has other things to do between predictions.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+    except _runtime_errors() as exc:
+        raise DataError(f"model file: {_first_line(exc)}") from exc
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """Return every exception class of ONNX Runtime; they have no common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found: list[Any] = [value for value in vars(state).values() if _is_error(value)]
+    return (*found, RuntimeError, ValueError)
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, Exception)
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0][:200]

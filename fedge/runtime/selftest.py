@@ -1,0 +1,87 @@
+"""Run a model once, under limits, and say what came out: `python -m ...selftest JOB`.
+
+The health gate starts this as a child process, so that a model that crashes the
+runtime, eats all memory or never ends takes only the child with it. JOB is the path of
+a JSON file (class `Job`); the answer is one line of JSON on stdout: the outputs, the
+latency and the peak memory, or `{"error": ...}` with exit status 1. Judging the answer
+is not done here: the parent does not believe the child.
+"""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedge.errors import FedgeError
+from fedge.runtime.limits import limit_process, peak_memory_mb
+
+if TYPE_CHECKING:
+    from fedge.runtime.packed import PackedArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What to run.
+
+    Attributes:
+        model: path of the ONNX file.
+        inputs: raw examples, shape (n, ...), n >= 1.
+        mean, std: the normalization.
+        repeats: timed predictions of one example.
+        memory_mb, cpu_seconds: limits of this process.
+    """
+
+    model: str
+    inputs: "PackedArray"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    repeats: int
+    memory_mb: int
+    cpu_seconds: int
+
+    def to_json(self) -> str:
+        """Return the job as the text that `main` reads."""
+        return json.dumps(asdict(self))
+
+
+def run(text: str) -> str:
+    """Return the answer to the job `text`, as one line of JSON.
+
+    The limits are set before numpy and the runtime are imported.
+
+    Raises:
+        DataError: the model cannot be loaded.
+        VerificationError: the model is more than one file.
+        ConfigError: the outputs are larger than an answer may be.
+        ValueError: the model failed on the inputs.
+    """
+    job = json.loads(text)
+    limit_process(memory_mb=job["memory_mb"], cpu_seconds=job["cpu_seconds"])
+    from fedge.runtime.packed import PackedArray
+    from fedge.runtime.predictor import OnnxPredictor, median_latency_ms
+    from fedge.runtime.preprocess import Normalization
+
+    packed = job["inputs"]
+    raw = PackedArray(packed["dtype"], tuple(packed["shape"]), packed["data"]).unpack()
+    normalization = Normalization(tuple(job["mean"]), tuple(job["std"]))
+    predictor = OnnxPredictor(Path(job["model"]), normalization)
+    outputs = PackedArray.pack(predictor.predict(raw))
+    latency_ms = median_latency_ms(predictor, raw[:1], repeats=job["repeats"])
+    answer = {"latency_ms": latency_ms, "peak_memory_mb": peak_memory_mb()}
+    return json.dumps({"outputs": asdict(outputs), **answer})
+
+
+def main(path: str) -> int:
+    """Answer the job in the file `path`; return the exit status."""
+    try:
+        answer, status = run(Path(path).read_text(encoding="utf-8")), 0
+    except (FedgeError, ValueError, MemoryError) as exc:
+        reason = f"{type(exc).__name__}: {exc}"[:500]
+        answer, status = json.dumps({"error": reason}), 1
+    sys.stdout.write(answer + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

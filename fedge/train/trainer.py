@@ -1,0 +1,283 @@
+"""One device's work in one round: from the global model to an update of it.
+
+Forward and backward are PyTorch's; everything else of a step acts on one flat vector
+(fedge/train/flat.py). Not in here: what happens to the update afterwards (clipping for
+privacy, masking, sending), and any memory from one round to the next.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedge.arrays import Bool, Float32, ModelSpec, check_finite
+from fedge.config import Precision, Task, TrainConfig
+from fedge.data.dataset import DataInfo, Examples
+from fedge.errors import DataError
+from fedge.models.vector import params_of, set_params, spec_of
+from fedge.strategy import LocalSettings
+from fedge.train.augment import augment, check_augmentation
+from fedge.train.batches import (
+    batch_norms,
+    batch_sizes,
+    endless_batches,
+    freeze_batch_norms,
+)
+from fedge.train.flat import Layout, as_views, layout_of
+from fedge.train.objectives import mean_loss
+from fedge.train.optimizer import make_update
+from fedge.train.tensors import tensors_of
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUpdate:
+    """What training on one device gives.
+
+    Attributes:
+        delta: local - global over the whole model, buffers too, float32, shape (d,).
+        num_examples: examples on the device: the update's weight.
+        loss: mean over the examples of all steps, each before its step and without the
+            proximal term.
+        num_steps: optimizer steps made.
+    """
+
+    delta: Float32
+    num_examples: int
+    loss: float
+    num_steps: int
+
+
+def train_locally(
+    model: nn.Module,
+    params: Float32,
+    examples: Examples,
+    info: DataInfo,
+    config: TrainConfig,
+    *,
+    local: LocalSettings,
+    learning_rate: float,
+    mask: Bool | None,
+    rng: np.random.Generator,
+    device: str = "cpu",
+) -> LocalUpdate:
+    """Train a copy of the global model on one device's examples.
+
+    Guarantee: on a CPU equal arguments give equal bytes, whatever the model object was
+    used for before; torch's global generators are left as they were; where the mask is
+    False, params + delta is exactly 0.
+
+    Args:
+        model: the network; its values are scratch space, undefined afterwards.
+        params: the global model, float32, shape (d,); not written to.
+        examples: raw, at least one.
+        info: how to read them.
+        config: optimizer, length, batches, augmentation.
+        local: what the strategy asks for.
+        learning_rate: of this round, > 0.
+        mask: True where a value is kept, shape (d,); None keeps all.
+        rng: source of all randomness.
+        device: where to compute: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: the augmentation does not fit the data.
+        DataError: there are no examples, or they are not what `info` says.
+        ValueError: shapes do not fit, the mask prunes a buffer, or the trained model is
+            not finite.
+    """
+    check_augmentation(config, info.kind)
+    if len(examples) == 0:
+        raise DataError(f"{info.name}: this device has no examples to train on")
+    spec, place = spec_of(model), torch.device(device)
+    start = _start_of(params, mask, spec)
+    inputs, targets = tensors_of(examples, info, place)
+    sizes = batch_sizes(
+        len(examples), config.batch_size, avoid_one=bool(batch_norms(model))
+    )
+    num_steps = config.steps or config.epochs * len(sizes)
+    _prepare(model.to(place), spec, start, smallest_batch=min(sizes))
+    flat = _flat_of(model, start, mask, place)
+    step = _make_step(
+        model,
+        flat,
+        info.task,
+        config,
+        proximal_mu=local.proximal_mu,
+        learning_rate=learning_rate,
+    )
+    with flat.in_use(), _own_randomness(int(rng.integers(2**63)), place):
+        batches = islice(endless_batches(len(examples), sizes, rng), num_steps)
+        loss = _train(
+            step,
+            inputs=inputs,
+            targets=targets,
+            batches=batches,
+            config=config,
+            rng=rng,
+        )
+    final = params_of(model, spec)
+    final[: spec.num_trainable] = flat.trained()
+    _check_trained(final, loss, learning_rate)
+    return LocalUpdate(final - params, len(examples), loss, num_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flat:
+    """The trainable part of a network during training.
+
+    Attributes:
+        parameters: of the network.
+        layout: their order in memory, which is that of the vectors below.
+        start: where training begins, float32, shape (d,).
+        values: where it is now; starts as a copy of `start`.
+        grad: the gradient there.
+        pruned: True where values stay 0; None for nowhere.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    layout: Layout
+    start: Tensor
+    values: Tensor
+    grad: Tensor
+    pruned: Tensor | None
+
+    def in_use(self) -> AbstractContextManager[None]:
+        """Let the network compute with `values` and `grad`."""
+        return as_views(self.parameters, self.layout, self.values, self.grad)
+
+    def trained(self) -> Float32:
+        """Return `values` in the order of the model's spec."""
+        vector: Float32 = self.layout.from_memory(self.values.cpu().numpy())
+        return vector
+
+
+def _start_of(params: Float32, mask: Bool | None, spec: ModelSpec) -> Float32:
+    if mask is None:
+        return params
+    if mask.shape != (spec.size,) or mask.dtype != np.bool_:
+        raise ValueError(
+            f"mask: {mask.dtype} of shape {mask.shape}, need bool ({spec.size},)"
+        )
+    if not mask[spec.num_trainable :].all():
+        raise ValueError("mask: buffers and frozen parameters cannot be pruned")
+    return np.where(mask, params, np.float32(0))
+
+
+def _prepare(
+    model: nn.Module, spec: ModelSpec, start: Float32, *, smallest_batch: int
+) -> None:
+    model.train()
+    for norm in batch_norms(model):
+        norm.reset_running_stats()  # also a counter that the vector does not have
+    set_params(model, spec, start)
+    if smallest_batch == 1:
+        freeze_batch_norms(model)
+
+
+def _flat_of(
+    model: nn.Module, start: Float32, mask: Bool | None, place: torch.device
+) -> _Flat:
+    parameters = [part for part in model.parameters() if part.requires_grad]
+    layout = layout_of(parameters)
+    size = sum(part.numel() for part in parameters)
+    first = torch.from_numpy(layout.to_memory(start[:size])).to(place)
+    pruned = None
+    if mask is not None:
+        pruned = torch.from_numpy(~layout.to_memory(mask[:size])).to(place)
+    grad = torch.zeros_like(first)
+    return _Flat(parameters, layout, first, first.clone(), grad, pruned)
+
+
+Step = Callable[[Tensor, Tensor], Tensor]
+
+
+def _train(
+    step: Step,
+    *,
+    inputs: Tensor,
+    targets: Tensor,
+    batches: Iterator[Tensor],
+    config: TrainConfig,
+    rng: np.random.Generator,
+) -> float:
+    losses, weights = [], []
+    for chosen in batches:
+        index = chosen.to(inputs.device)
+        batch = augment(inputs[index], config.augment, rng)
+        losses.append(step(batch, targets[index]))
+        weights.append(len(chosen))
+    # Only now: asking a GPU for every loss would make it wait for every step.
+    return float(np.average(torch.stack(losses).cpu().numpy(), weights=weights))
+
+
+def _make_step(
+    model: nn.Module,
+    flat: _Flat,
+    task: Task,
+    config: TrainConfig,
+    *,
+    proximal_mu: float,
+    learning_rate: float,
+) -> Step:
+    update = make_update(config, flat.values, learning_rate)
+
+    def step(inputs: Tensor, targets: Tensor) -> Tensor:
+        flat.grad.zero_()
+        with _arithmetic(config.precision, inputs.device):
+            loss = mean_loss(model(inputs), targets, task)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        _adjust_gradient(flat, proximal_mu, config.clip_norm)
+        update(flat.grad)
+        return loss.detach()
+
+    return step
+
+
+def _adjust_gradient(flat: _Flat, proximal_mu: float, clip_norm: float) -> None:
+    if proximal_mu > 0.0:
+        # Gradient of 0.5 * mu * |w - w_start|**2; Li et al. (2020), arXiv:1812.06127.
+        flat.grad.add_(flat.values - flat.start, alpha=proximal_mu)
+    if flat.pruned is not None:
+        # Filled rather than multiplied: 0 * inf would be nan.
+        flat.grad.masked_fill_(flat.pruned, 0.0)
+    if clip_norm > 0.0:
+        flat.grad.mul_((clip_norm / (flat.grad.norm() + 1e-6)).clamp(max=1.0))
+
+
+def _arithmetic(
+    precision: Precision, place: torch.device
+) -> AbstractContextManager[object]:
+    """Return bfloat16 autocast where a GPU has it in hardware, else float32.
+
+    Not float16, which older GPUs have: its small range needs loss scaling and skipped
+    steps, and a small model gains little.
+    """
+    if (
+        precision is Precision.mixed
+        and place.type == "cuda"
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+@contextmanager
+def _own_randomness(seed: int, place: torch.device) -> Iterator[None]:
+    """Give dropout its own random numbers and put torch's generators back."""
+    gpus = [torch.cuda.current_device()] if place.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.default_generator.manual_seed(seed)
+        if gpus:
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+def _check_trained(final: Float32, loss: float, learning_rate: float) -> None:
+    check_finite(
+        np.append(final, loss),
+        f"model after local training (lower train.learning_rate, {learning_rate:g} "
+        f"now, or set train.clip_norm)",
+    )

@@ -1,0 +1,1 @@
+"""The program of the coordinator: rounds, journal, publishing."""

@@ -1,0 +1,121 @@
+"""The ServerApp: one object for the simulator, Flower's runtimes and a real fleet."""
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedge.config import Experiment
+from fedge.config.experiment import from_json, to_json
+from fedge.errors import ConfigError
+from fedge.flower import Faults, PlainSum, Telemetry
+from fedge.strategy import Needs
+from server.coordinator import Wiring, train
+from server.events import Observer, current_observer
+from server.journal import Journal
+from server.model_state import ModelState, initial_state
+from server.publish import publish
+from server.push import push
+from server.roster import roster
+from server.settings import compose_experiment
+from server.setup import Setup, prepare
+from server.state_codec import from_bytes
+from server.summary import save_model, summarize, to_text, write_atomically
+
+app = ServerApp()
+
+JOURNAL = "journal.sqlite"
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train, publish and push one model.
+
+    The run config holds either `settings` (the experiment as JSON, from the simulator)
+    or `overrides` (Hydra overrides of `conf/`, from `flwr run`), and `run-dir`.
+    """
+    experiment = _experiment(context)
+    folder = Path(
+        str(context.run_config.get("run-dir") or f"outputs/flwr-{context.run_id}")
+    )
+    coordinate(grid, experiment, folder, current_observer())
+
+
+def coordinate(
+    grid: Grid, experiment: Experiment, folder: Path, observer: Observer
+) -> None:
+    """Run an experiment over a base grid; leave everything in `folder`.
+
+    Started again with the same settings and folder it goes on where it stopped.
+
+    Raises:
+        FedgeError: see `prepare`, `train` and `publish`; what is finished is kept.
+    """
+    setup = prepare(experiment)
+    folder.mkdir(parents=True, exist_ok=True)
+    wiring = connect(grid, setup)
+    journal = Journal.open(folder / JOURNAL, _lasting_settings(experiment))
+    try:
+        state = train(setup, wiring, journal, observer)
+        model_sha256 = _save_models(setup, journal, state, folder)
+        release = None
+        if experiment.release.enabled:
+            sparsity = journal.rounds()[-1].sparsity
+            published = publish(
+                setup, state.params, folder, observer, sparsity=sparsity
+            )
+            observer.stage_started("pushing to the devices")
+            release = (published, push(setup, wiring, published))
+        summary = summarize(
+            setup,
+            journal.rounds(),
+            wiring.telemetry.snapshot(),
+            model_sha256=model_sha256,
+            release=release,
+        )
+        write_atomically(folder / "summary.json", to_text(summary).encode())
+    finally:
+        journal.close()
+
+
+def connect(grid: Grid, setup: Setup) -> Wiring:
+    """Put the layers on a base grid: sum, then telemetry, then faults."""
+    fleet, run = setup.experiment.fleet, setup.experiment.run
+    nodes = roster(grid, setup.num_devices)
+    below: Grid = grid
+    if fleet.drop_probability > 0.0:
+        below = Faults(grid, drop_probability=fleet.drop_probability, seed=run.seed)
+    telemetry = Telemetry(below)
+    summed = setup.strategy.needs is Needs.SUM
+    top = PlainSum(telemetry, enough=run.cohort) if summed else telemetry
+    return Wiring(top, telemetry, nodes)
+
+
+def _experiment(context: Context) -> Experiment:
+    settings = context.run_config.get("settings", "")
+    if settings:
+        return from_json(Experiment, str(settings))
+    overrides = context.run_config.get("overrides", "")
+    if not isinstance(overrides, str):
+        raise ConfigError(f"run config overrides: {overrides!r} must be text")
+    return compose_experiment(overrides.split())
+
+
+def _lasting_settings(experiment: Experiment) -> str:
+    """Return the settings that a resumed run must share: all but where it is."""
+    settings = from_json(Experiment, to_json(experiment))
+    settings.run.resume = ""
+    settings.data.root = ""
+    return to_json(settings)
+
+
+def _save_models(
+    setup: Setup, journal: Journal, state: ModelState, folder: Path
+) -> str:
+    """Write `last.safetensors` and `best.safetensors`; return the last one's digest."""
+    best = journal.best()
+    if best is not None:
+        prototype = initial_state(setup.strategy, setup.initial_params, setup.spec)
+        best_state = from_bytes(prototype, best.state)
+        save_model(folder / "best.safetensors", best_state.params, setup.spec)
+    return save_model(folder / "last.safetensors", state.params, setup.spec)

@@ -1,0 +1,101 @@
+"""Settings that are each fine but do not fit together: refused before a run starts.
+
+All problems are found and told at once, each with the two settings and the ways out.
+"""
+
+from fedge.config import (
+    Augmentation,
+    DataKind,
+    Experiment,
+    ModelName,
+    PartitionKind,
+    Task,
+)
+from fedge.errors import ConfigError
+
+_MODELS_BY_KIND: dict[DataKind, tuple[ModelName, ...]] = {
+    DataKind.image: (
+        ModelName.cnn,
+        ModelName.mobilenet,
+        ModelName.mlp,
+        ModelName.logistic,
+    ),
+    DataKind.signal: (ModelName.cnn1d, ModelName.mlp, ModelName.logistic),
+    DataKind.table: (ModelName.mlp, ModelName.logistic),
+    DataKind.text: (ModelName.gru,),
+}
+_AUGMENTATIONS_BY_KIND: dict[DataKind, tuple[Augmentation, ...]] = {
+    DataKind.image: tuple(Augmentation),
+    DataKind.signal: (Augmentation.none, Augmentation.shift, Augmentation.noise),
+    DataKind.table: (Augmentation.none, Augmentation.noise),
+    DataKind.text: (Augmentation.none,),
+}
+_FILE_LOADERS = ("fashion_mnist", "uci_har", "shakespeare", "heart_disease")
+
+
+def check_compatible(experiment: Experiment) -> None:
+    """Raise ConfigError if settings contradict each other; list every contradiction."""
+    problems = [
+        *_fleet_problems(experiment),
+        *_partition_problems(experiment),
+        *_model_problems(experiment),
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _fleet_problems(experiment: Experiment) -> list[str]:
+    run, fleet = experiment.run, experiment.fleet
+    problems = []
+    if 0 < fleet.num_devices < run.cohort:
+        problems.append(
+            f"run.cohort: {run.cohort} is more than fleet.num_devices: "
+            f"{fleet.num_devices}; lower the one or raise the other"
+        )
+    if fleet.num_devices == 0 and experiment.partition.kind is not (
+        PartitionKind.natural
+    ):
+        problems.append(
+            "fleet.num_devices: 0 (one device per natural owner) needs "
+            "partition=natural; or name a number of devices"
+        )
+    if experiment.data.loader in _FILE_LOADERS and not experiment.data.root:
+        problems.append(
+            f"data.root: empty, but data={experiment.data.name} is read from files; "
+            f"set data.root=FOLDER or the environment variable FEDGE_DATA_ROOT"
+        )
+    return problems
+
+
+def _partition_problems(experiment: Experiment) -> list[str]:
+    data, kind = experiment.data, experiment.partition.kind
+    if kind is PartitionKind.natural and not data.natural_clients:
+        return [
+            f"partition.kind: natural, but data={data.name} does not say whose each "
+            f"example is; use partition=dirichlet, iid, shards or quantity"
+        ]
+    by_label = kind in (PartitionKind.dirichlet, PartitionKind.shards)
+    if by_label and data.task is not Task.classification:
+        return [
+            f"partition.kind: {kind} splits by class, but data={data.name} is a "
+            f"{data.task} task; use partition=iid, quantity or natural"
+        ]
+    return []
+
+
+def _model_problems(experiment: Experiment) -> list[str]:
+    data, model, augment = experiment.data, experiment.model, experiment.train.augment
+    problems = []
+    fitting = _MODELS_BY_KIND[data.kind]
+    if not model.builder and model.name not in fitting:
+        problems.append(
+            f"model.name: {model.name} does not fit data={data.name} ({data.kind}); "
+            f"use model={' or '.join(fitting)}"
+        )
+    suiting = _AUGMENTATIONS_BY_KIND[data.kind]
+    if augment not in suiting:
+        problems.append(
+            f"train.augment: {augment} does not fit data={data.name} ({data.kind}); "
+            f"use {' or '.join(suiting)}"
+        )
+    return problems

@@ -1,0 +1,252 @@
+"""The round loop: ask a cohort, apply the strategy, prune, evaluate, commit.
+
+Everything that a round depends on is in the settings and in the journal's last
+checkpoint, so a run that was killed anywhere goes on to the same model.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedge.compress.prune import pack_mask
+from fedge.compress.schedule import sparsity_at
+from fedge.errors import PeerError, RoundAbortedError
+from fedge.flower.layer import stream_replies
+from fedge.flower.records import content_of_reply
+from fedge.flower.telemetry import Telemetry, Traffic
+from fedge.flower.wire import (
+    EVALUATE,
+    TRAIN,
+    EvaluateReply,
+    EvaluateRequest,
+    TrainRequest,
+)
+from fedge.train.evaluate import evaluate
+from fedge.train.schedule import learning_rate
+from server.collect import Answers, collect
+from server.events import Observer
+from server.journal import Journal, RoundRecord
+from server.model_state import ModelState, advance, initial_state, pruned
+from server.sampler import draw_cohort
+from server.setup import Setup
+from server.state_codec import from_bytes, to_bytes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """How the coordinator reaches its devices.
+
+    Attributes:
+        grid: the top of the stack of layers.
+        telemetry: the layer that counts, somewhere in that stack.
+        nodes: node ids of all devices, in the order of their partition ids.
+    """
+
+    grid: Grid
+    telemetry: Telemetry
+    nodes: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """One try of one round.
+
+    Attributes:
+        round_index: the round, from 0.
+        attempt: the try, from 0.
+        nodes: node ids of the devices that are asked.
+    """
+
+    round_index: int
+    attempt: int
+    nodes: Sequence[int]
+
+
+def train(
+    setup: Setup, wiring: Wiring, journal: Journal, observer: Observer
+) -> ModelState:
+    """Run the rounds that are not in the journal yet; return the final state.
+
+    Raises:
+        RoundAbortedError: a round failed in each of `run.max_attempts` tries. What was
+            committed before stays; the run can be resumed.
+        JournalError: the journal is damaged, or a round could not be stored.
+    """
+    run = setup.experiment.run
+    state = initial_state(setup.strategy, setup.initial_params, setup.spec)
+    journal.begin(to_bytes(state))
+    checkpoint = journal.last()
+    first_round = 0
+    if checkpoint is not None:
+        state = from_bytes(_prototype(state), checkpoint.state)
+        first_round = checkpoint.round_index + 1
+    best = max((r.score for r in journal.rounds() if r.score == r.score), default=None)
+    observer.run_started(first_round=first_round, num_rounds=run.rounds)
+    for round_index in range(first_round, run.rounds):
+        state, record = _round(setup, wiring, state, round_index)
+        is_best = record.score == record.score and (best is None or record.score > best)
+        journal.commit(record, to_bytes(state), best=is_best)
+        best = record.score if is_best else best
+        observer.round_finished(record)
+    return state
+
+
+def _prototype(state: ModelState) -> ModelState:
+    """Return a state whose classes say how a stored one is to be read."""
+    return replace(state, mask=None)
+
+
+def _round(
+    setup: Setup, wiring: Wiring, state: ModelState, round_index: int
+) -> tuple[ModelState, RoundRecord]:
+    """Run one round; try again with another cohort if it is lost."""
+    run = setup.experiment.run
+    for attempt in range(run.max_attempts):
+        started, before = time.perf_counter(), _traffic(wiring)
+        cohort = draw_cohort(
+            wiring.nodes, run, round_index=round_index, attempt=attempt
+        )
+        this = _Try(round_index, attempt, cohort)
+        try:
+            answers = _ask(setup, wiring, state, this)
+            state = _next_state(setup, state, answers, round_index)
+        except RoundAbortedError as exc:
+            logger.warning(
+                "round %d, try %d of %d is lost: %s",
+                round_index + 1,
+                attempt + 1,
+                run.max_attempts,
+                exc,
+            )
+            continue
+        record = _record(setup, wiring, state, this, answers)
+        traffic = _traffic(wiring)
+        return state, replace(
+            record,
+            bytes_down=traffic.bytes_down - before.bytes_down,
+            bytes_up=traffic.bytes_up - before.bytes_up,
+            seconds=time.perf_counter() - started,
+        )
+    raise RoundAbortedError(
+        f"round {round_index + 1} failed {run.max_attempts} times (run.max_attempts); "
+        f"see the log for each try's reason; what was finished before is kept"
+    )
+
+
+def _ask(setup: Setup, wiring: Wiring, state: ModelState, this: _Try) -> Answers:
+    run = setup.experiment.run
+    content = _train_request(setup, state, this.round_index).to_content()
+    group = f"{this.round_index}.{this.attempt}"
+    messages = [Message(content, node, TRAIN, group_id=group) for node in this.nodes]
+    answers = collect(
+        wiring.grid,
+        messages,
+        needs=setup.strategy.needs,
+        size=setup.spec.size,
+        enough=run.cohort,
+        timeout=run.deadline_seconds or None,
+    )
+    if answers.answered < run.min_answers:
+        raise RoundAbortedError(
+            f"{answers.answered} of {len(messages)} devices answered, need "
+            f"{run.min_answers} (run.min_answers); {answers.failed} failed"
+        )
+    return answers
+
+
+def _train_request(setup: Setup, state: ModelState, round_index: int) -> TrainRequest:
+    return TrainRequest(
+        params=state.params,
+        packed_mask=None if state.mask is None else pack_mask(state.mask),
+        task=setup.task,
+        spec_digest=setup.spec.digest,
+        round_index=round_index,
+        learning_rate=_learning_rate(setup, round_index),
+        local=setup.strategy.local(state.strategy_state),
+    )
+
+
+def _learning_rate(setup: Setup, round_index: int) -> float:
+    return learning_rate(
+        setup.experiment.train,
+        round_index=round_index,
+        num_rounds=setup.experiment.run.rounds,
+    )
+
+
+def _next_state(
+    setup: Setup, state: ModelState, answers: Answers, round_index: int
+) -> ModelState:
+    if answers.total is None:
+        raise RoundAbortedError("nobody answered")
+    advanced = advance(state, answers.total, setup.strategy, setup.spec)
+    # What the next round trains is what this one leaves: prune for the round to come.
+    return pruned(advanced, setup.spec, _sparsity(setup, round_index + 1))
+
+
+def _sparsity(setup: Setup, round_index: int) -> float:
+    return sparsity_at(
+        setup.experiment.compression,
+        round_index=round_index,
+        num_rounds=setup.experiment.run.rounds,
+    )
+
+
+def _record(
+    setup: Setup, wiring: Wiring, state: ModelState, this: _Try, answers: Answers
+) -> RoundRecord:
+    """Return the round's record, evaluated if it is due; costs are filled in later."""
+    run, round_index = setup.experiment.run, this.round_index
+    loss = score = device_score = float("nan")
+    if (round_index + 1) % run.evaluate_every == 0 or round_index + 1 == run.rounds:
+        result = evaluate(setup.model, state.params, setup.data.test, setup.data.info)
+        loss, score = result.loss, result.score
+        if run.evaluate_on_devices:
+            device_score = _score_on_devices(setup, wiring, state, this.nodes)
+    return RoundRecord(
+        round_index=round_index,
+        attempts=this.attempt + 1,
+        asked=len(this.nodes),
+        answered=answers.answered,
+        failed=answers.failed,
+        examples=answers.examples,
+        train_loss=answers.train_loss,
+        loss=loss,
+        score=score,
+        device_score=device_score,
+        learning_rate=_learning_rate(setup, round_index),
+        sparsity=_sparsity(setup, round_index + 1),
+        bytes_down=0,
+        bytes_up=0,
+        seconds=0.0,
+    )
+
+
+def _score_on_devices(
+    setup: Setup, wiring: Wiring, state: ModelState, nodes: Sequence[int]
+) -> float:
+    """Return the mean score on the devices' own data, by number of examples."""
+    request = EvaluateRequest(state.params, setup.task, setup.spec.digest)
+    content = request.to_content()
+    messages = [Message(content, node, EVALUATE) for node in nodes]
+    timeout = setup.experiment.run.deadline_seconds or None
+    replies = []
+    for reply in stream_replies(wiring.grid, messages, timeout=timeout):
+        try:
+            replies.append(EvaluateReply.from_content(content_of_reply(reply)))
+        except PeerError as exc:
+            logger.warning("node %d left out: %s", reply.metadata.src_node_id, exc)
+    weights = np.array([reply.num_examples for reply in replies])
+    scores = np.array([reply.score for reply in replies])
+    return float(scores @ weights / weights.sum()) if replies else float("nan")
+
+
+def _traffic(wiring: Wiring) -> Traffic:
+    return wiring.telemetry.snapshot().get(TRAIN, Traffic())

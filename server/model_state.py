@@ -1,0 +1,94 @@
+"""The global model between two rounds, and how a round changes it."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fedge.aggregation import UpdateMatrix
+from fedge.arrays import Bool, Float32, ModelSpec, check_finite
+from fedge.compress.prune import magnitude_mask
+from fedge.errors import RoundAbortedError
+from fedge.strategy import Strategy, Total
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """Everything that a round hands on to the next; this is what the journal stores.
+
+    Attributes:
+        strategy_state: the strategy's own; its `params` are the trainable coordinates.
+        buffers: the others, averaged and never optimized, float32.
+        mask: which coordinates of the whole model are kept, bool; None keeps all.
+    """
+
+    strategy_state: Any
+    buffers: Float32
+    mask: Bool | None
+
+    @property
+    def params(self) -> Float32:
+        """The whole model, float32, shape (d,)."""
+        return np.concatenate([self.strategy_state.params, self.buffers])
+
+
+def initial_state(
+    strategy: Strategy[Any], params: Float32, spec: ModelSpec
+) -> ModelState:
+    """Return the state before the first round."""
+    trainable, buffers = np.split(params, [spec.num_trainable])
+    return ModelState(strategy.init(trainable), buffers, mask=None)
+
+
+def advance(
+    state: ModelState, total: Total, strategy: Strategy[Any], spec: ModelSpec
+) -> ModelState:
+    """Return the state after a round; pruned coordinates stay zero.
+
+    Args:
+        state: before the round.
+        total: the cohort's answers over the whole model.
+        strategy: changes the trainable part; buffers move by their weighted mean.
+        spec: says where the buffers begin.
+
+    Raises:
+        RoundAbortedError: the strategy refused, or the new model is not finite.
+    """
+    trainable, buffer_delta = _split(total, spec.num_trainable)
+    advanced = ModelState(
+        strategy.apply(state.strategy_state, trainable),
+        (state.buffers + buffer_delta).astype(np.float32),
+        state.mask,
+    )
+    try:
+        check_finite(advanced.params, "global model")
+    except ValueError as exc:
+        raise RoundAbortedError(f"{exc}; lower the server's learning rate") from exc
+    return _masked(advanced, spec)
+
+
+def pruned(state: ModelState, spec: ModelSpec, sparsity: float) -> ModelState:
+    """Return the state with the smallest weights set to zero, from now on for good."""
+    if sparsity <= 0.0:
+        return state
+    mask = magnitude_mask(state.params, spec, sparsity=sparsity, previous=state.mask)
+    return _masked(replace(state, mask=mask), spec)
+
+
+def _masked(state: ModelState, spec: ModelSpec) -> ModelState:
+    if state.mask is None:
+        return state
+    inner = state.strategy_state
+    kept = np.where(state.mask[: spec.num_trainable], inner.params, np.float32(0.0))
+    return replace(state, strategy_state=replace(inner, params=kept))
+
+
+def _split(total: Total, num_trainable: int) -> tuple[Total, Float32]:
+    """Return the trainable part of a total and the mean update of the buffers."""
+    if isinstance(total, UpdateMatrix):
+        summed = total.total()
+        trainable: Total = replace(total, deltas=total.deltas[:, :num_trainable])
+    else:
+        summed = total
+        trainable = replace(total, delta_sum=total.delta_sum[:num_trainable])
+    return trainable, summed.mean()[num_trainable:].astype(np.float32)

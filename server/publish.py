@@ -1,0 +1,225 @@
+"""From the final model to a signed release: export, compress, check, sign.
+
+Killed anywhere and run again, it publishes the same release once: what it makes is a
+function of the model and the settings, and publishing what is published already does
+nothing.
+"""
+
+import hashlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from fedge.arrays import AnyArray, Float32
+from fedge.compress.pipeline import Compressed, compress
+from fedge.config import DataKind, Quantization
+from fedge.config.experiment import to_json
+from fedge.errors import ConfigError
+from fedge.export.onnx import export_onnx
+from fedge.export.parity import check_parity
+from fedge.models.vector import set_params
+from fedge.release.bundle import ReleaseBundle
+from fedge.release.keys import KeyRing
+from fedge.release.passport import Passport, Provenance
+from fedge.release.repository import ReleaseRepository
+from fedge.runtime.packed import PackedArray
+from fedge.runtime.predictor import OnnxPredictor
+from fedge.runtime.score import score_outputs
+from fedge.seeding import Purpose, generator
+from server.events import Observer
+from server.setup import Setup
+
+_PARITY_EXAMPLES = 64
+_LATENCY_REPEATS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A release that is ready to be pushed.
+
+    Attributes:
+        compressed: what is shipped and all candidates.
+        passport: what was signed about it.
+        bundle: what a device needs to verify and install it.
+    """
+
+    compressed: Compressed
+    passport: Passport
+    bundle: ReleaseBundle
+
+
+def publish(
+    setup: Setup, params: Float32, folder: Path, observer: Observer, *, sparsity: float
+) -> Published:
+    """Make and sign the release of a model.
+
+    Args:
+        setup: the run.
+        params: the whole model, float32, shape (d,).
+        folder: of the run; keys are in `keys/`, the repository in `releases/`.
+        observer: is told what goes on.
+        sparsity: share of the prunable weights that are zero.
+
+    Raises:
+        CompressionError: export, parity, accuracy or size missed its gate; nothing was
+            published.
+        ConfigError: a signing key is missing.
+    """
+    observer.stage_started("exporting to ONNX")
+    fp32_model = _export(setup, params)
+    observer.stage_started("compressing and checking the gates")
+    compressed = _compress(setup, fp32_model)
+    observer.stage_started("signing the release")
+    repository = open_repository(folder, setup)
+    passport = _passport(setup, compressed, repository.latest(), sparsity)
+    repository.publish(compressed.artifact, passport, now=datetime.now(UTC))
+    repository.refresh(datetime.now(UTC))
+    return Published(compressed, passport, repository.bundle())
+
+
+def open_repository(folder: Path, setup: Setup) -> ReleaseRepository:
+    """Return the run's release repository; its keys must exist.
+
+    Raises:
+        ConfigError: no keys, or a key is missing.
+    """
+    try:
+        keys = KeyRing.load(folder / "keys")
+    except ConfigError as exc:
+        raise ConfigError(
+            f"release.enabled: needs signing keys in {folder / 'keys'} ({exc}); "
+            f"create them there, or set release=none"
+        ) from exc
+    return ReleaseRepository.open(
+        folder / "releases",
+        keys,
+        expiry_days=setup.experiment.release.expiry_days,
+        now=datetime.now(UTC),
+    )
+
+
+def _export(setup: Setup, params: Float32) -> bytes:
+    set_params(setup.model, setup.spec, params)
+    raw = setup.data.test.features[:_PARITY_EXAMPLES]
+    inputs = setup.data.info.normalization.apply(raw)
+    model = export_onnx(setup.model, inputs[:2])
+    check_parity(setup.model, model, inputs)
+    return model
+
+
+def _compress(setup: Setup, fp32_model: bytes) -> Compressed:
+    info, test = setup.data.info, setup.data.test
+
+    def evaluate(model: bytes) -> float:
+        outputs = OnnxPredictor(model, info.normalization).predict(test.features)
+        return score_outputs(outputs, test.targets, info.task).score
+
+    return compress(
+        fp32_model,
+        info.normalization.apply(_calibration_examples(setup)),
+        config=setup.experiment.compression,
+        evaluate=evaluate,
+        latency=_latency_of(setup),
+    )
+
+
+def _calibration_examples(setup: Setup) -> AnyArray:
+    """Return training examples of the coordinator's own copy, drawn from the seed."""
+    wanted = setup.experiment.compression.calibration_examples
+    num_train = len(setup.data.train)
+    rng = generator(setup.experiment.run.seed, Purpose.MODEL, 1)
+    chosen = rng.choice(num_train, size=min(wanted, num_train), replace=False)
+    return setup.data.train.features[np.sort(chosen)]
+
+
+def _latency_of(setup: Setup) -> Callable[[Sequence[bytes]], Sequence[float]]:
+    one = setup.data.test.features[:1]
+
+    def latency(models: Sequence[bytes]) -> Sequence[float]:
+        """Return each model's median milliseconds, measured in turns."""
+        normalization = setup.data.info.normalization
+        predictors = [OnnxPredictor(model, normalization) for model in models]
+        seconds: list[list[float]] = [[] for _ in predictors]
+        for _ in range(_LATENCY_REPEATS):
+            for predictor, times in zip(predictors, seconds, strict=True):
+                started = time.perf_counter()
+                predictor.predict(one)
+                times.append(time.perf_counter() - started)
+        return [1e3 * statistics.median(times) for times in seconds]
+
+    return latency
+
+
+def _passport(
+    setup: Setup, compressed: Compressed, latest: Passport | None, sparsity: float
+) -> Passport:
+    """Describe the release: the next version, unless it is published already."""
+    info, config = setup.data.info, setup.experiment.release
+    raw = setup.data.test.features[: config.reference_examples]
+    outputs = OnnxPredictor(compressed.model, info.normalization).predict(raw)
+    passport = Passport(
+        version=1,
+        model_name=f"{info.name}-{_model_name(setup)}",
+        task=info.task,
+        input_kind=info.kind,
+        input_shape=info.input_shape,
+        # A vocabulary is not a list of names that a person would look up.
+        output_names=() if info.kind is DataKind.text else info.output_names,
+        mean=info.normalization.mean,
+        std=info.normalization.std,
+        unpacked_bytes=len(compressed.model),
+        unpacked_sha256=hashlib.sha256(compressed.model).hexdigest(),
+        reference_inputs=PackedArray.pack(raw),
+        reference_outputs=PackedArray.pack(outputs),
+        tolerance=config.tolerance,
+        max_latency_ms=config.max_latency_ms,
+        max_memory_mb=config.max_memory_mb,
+        provenance=_provenance(setup, compressed, sparsity),
+    )
+    if latest is None:
+        return passport
+    same = replace(
+        passport,
+        version=latest.version,
+        provenance=replace(
+            passport.provenance, parent_version=latest.provenance.parent_version
+        ),
+    )
+    if same == latest:
+        return latest
+    return replace(
+        passport,
+        version=latest.version + 1,
+        provenance=replace(passport.provenance, parent_version=latest.version),
+    )
+
+
+def _provenance(setup: Setup, compressed: Compressed, sparsity: float) -> Provenance:
+    run = setup.experiment.run
+    settings = to_json(setup.experiment)
+    digest = hashlib.sha256(settings.encode()).hexdigest()
+    return Provenance(
+        run_id=digest[:16],
+        rounds=run.rounds,
+        strategy=str(setup.experiment.strategy["_target_"]),
+        secure_aggregation=False,
+        cohort_floor=run.min_answers,
+        sparsity=sparsity,
+        quantization=(
+            Quantization.int8
+            if compressed.report.chosen == "int8"
+            else Quantization.none
+        ),
+        parent_version=0,
+        config_digest=digest,
+    )
+
+
+def _model_name(setup: Setup) -> str:
+    model = setup.experiment.model
+    return model.builder.replace(":", ".") if model.builder else str(model.name)

@@ -1,0 +1,153 @@
+"""From `conf/` and a list of overrides to an `Experiment`, with errors that help.
+
+Hydra composes; what it says of a mistake is replaced by the setting, what it allows,
+and the nearest name there is.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedge.config import Experiment
+from fedge.errors import ConfigError
+from server.compatibility import check_compatible
+from server.strategy import make_strategy
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+ROOT_CONFIG = "config"
+_OPEN_GROUP = "strategy"  # its entries are its class's arguments, whatever they are
+
+
+def register_schema() -> None:
+    """Tell Hydra the types of all settings (the name that `conf/config.yaml` uses)."""
+    ConfigStore.instance().store(name="experiment_schema", node=Experiment)
+
+
+def compose_experiment(overrides: Sequence[str]) -> Experiment:
+    """Return the experiment of `conf/config.yaml` with these overrides.
+
+    Raises:
+        ConfigError: a name, a value or a combination is wrong.
+    """
+    register_schema()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            _check_names(overrides)
+            composed = compose(ROOT_CONFIG, overrides=open_strategy(overrides))
+    except (HydraException, OmegaConfBaseException) as exc:
+        raise ConfigError(_first_line(exc)) from exc
+    experiment = experiment_of(composed)
+    check_experiment(experiment)
+    return experiment
+
+
+def experiment_of(composed: DictConfig) -> Experiment:
+    """Return the composed settings as dataclasses; each checks its own values.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    try:
+        plain = OmegaConf.to_object(composed)
+    except OmegaConfBaseException as exc:
+        raise ConfigError(_first_line(exc)) from exc
+    return cast(Experiment, plain)
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Raise ConfigError unless the settings fit together and the strategy exists."""
+    check_compatible(experiment)
+    make_strategy(experiment.strategy, allow=experiment.run.allow)
+
+
+def open_strategy(overrides: Iterable[str]) -> list[str]:
+    """Let `strategy.x=1` add an argument, as `++strategy.x=1` does."""
+    return [
+        f"++{text}" if text.startswith(f"{_OPEN_GROUP}.") else text
+        for text in overrides
+    ]
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the combinations of a sweep that can be known before it starts.
+
+    `a=1,2 b=3` gives `[a=1 b=3]` and `[a=2 b=3]`; ranges and globs keep their first
+    element only, which is enough to find a wrong name.
+    """
+    combinations: list[list[str]] = [[]]
+    for override in _parse(overrides):
+        choices = [override.input_line or ""]
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            choices = [f"{key}={v}" for v in override.sweep_string_iterator()]
+        combinations = [[*old, new] for old in combinations for new in choices]
+    return combinations
+
+
+def _check_names(overrides: Sequence[str]) -> None:
+    """Raise ConfigError for a setting or choice that does not exist."""
+    groups = {f.name for f in CONF.iterdir() if f.is_dir()} - {"hydra"}
+    known = _known_names()
+    for override in _parse(overrides):
+        key = override.key_or_group
+        if key.startswith(("hydra.", "hydra/", f"{_OPEN_GROUP}.")) or key == "hydra":
+            continue
+        if key in groups:
+            _check_choice(key, override)
+        elif key not in known:
+            raise ConfigError(_unknown(key, [*sorted(groups), *known]))
+
+
+def _check_choice(group: str, override: Override) -> None:
+    value = override.value()
+    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {group}={near[0]}?" if near else ""
+        raise ConfigError(f"{group}: {value!r} is none of {', '.join(choices)}{hint}")
+
+
+def _known_names() -> list[str]:
+    plain = OmegaConf.to_container(OmegaConf.structured(Experiment))
+    return _names_in(cast(dict[str, Any], plain), "")
+
+
+def _names_in(plain: dict[str, Any], prefix: str) -> list[str]:
+    names = []
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            names += _names_in(value, f"{prefix}{key}.")
+        else:
+            names.append(f"{prefix}{key}")
+    return names
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    group = key.partition(".")[0]
+    siblings = [name for name in known if name.startswith(f"{group}.")]
+    allowed = siblings or [name for name in known if "." not in name]
+    return f"{key}: no such setting{hint} There are: {', '.join(allowed)}"
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
+    return parsed
+
+
+def _first_line(exc: Exception) -> str:
+    """Return the useful part of Hydra's message, with the setting it is about."""
+    cause = exc.__cause__ if isinstance(exc.__cause__, OmegaConfBaseException) else exc
+    key = getattr(cause, "full_key", None)
+    text = str(getattr(cause, "msg", None) or cause).split("\n")[0]
+    return f"{key}: {text}" if key and not text.startswith(key) else text

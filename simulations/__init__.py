@@ -1,0 +1,1 @@
+"""Federations on one machine: the main job, reports, benchmarks."""

@@ -1,0 +1,1 @@
+"""Federated algorithms: one pure file each, named after the algorithm."""

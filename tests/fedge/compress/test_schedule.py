@@ -1,0 +1,64 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedge.compress.schedule import prunes_at, sparsity_at
+from fedge.config.compression import CompressionConfig
+
+configs = st.builds(
+    lambda sparsity, ends: CompressionConfig(
+        sparsity=sparsity, prune_begin=min(ends), prune_end=max(ends)
+    ),
+    st.floats(0.0, 0.999),
+    st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0)),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(configs, st.integers(1, 60))
+def test_sparsity_never_falls_and_stays_in_range(
+    config: CompressionConfig, num_rounds: int
+) -> None:
+    path = [
+        sparsity_at(config, round_index=i, num_rounds=num_rounds)
+        for i in range(num_rounds + 3)
+    ]
+    assert path == sorted(path)
+    assert path[0] >= 0.0
+    assert path[num_rounds:] == [config.sparsity] * 3
+
+
+def test_it_begins_at_zero_and_ends_exactly_where_it_should() -> None:
+    config = CompressionConfig(sparsity=0.7, prune_begin=0.3, prune_end=0.8)
+    path = [sparsity_at(config, round_index=i, num_rounds=10) for i in range(11)]
+    assert path[:4] == [0.0] * 4
+    assert 0.0 < path[4] < path[7] < 0.7
+    assert path[8:] == [0.7] * 3
+
+
+def test_half_way_seven_eighths_are_pruned() -> None:
+    config = CompressionConfig(sparsity=0.8, prune_begin=0.0, prune_end=1.0)
+    # 1 - (1 - 1/2)**3 = 7/8, exact in binary
+    assert sparsity_at(config, round_index=5, num_rounds=10) == 0.8 * 0.875
+
+
+def test_without_a_target_nothing_is_ever_pruned() -> None:
+    config = CompressionConfig(sparsity=0.0)
+    assert not any(prunes_at(config, round_index=i, num_rounds=9) for i in range(10))
+
+
+def test_a_schedule_without_length_is_one_step() -> None:
+    config = CompressionConfig(sparsity=0.5, prune_begin=0.5, prune_end=0.5)
+    steps = [prunes_at(config, round_index=i, num_rounds=4) for i in range(5)]
+    assert steps == [False, False, True, False, False]
+
+
+def test_pruning_may_be_done_before_the_first_round() -> None:
+    config = CompressionConfig(sparsity=0.5, prune_begin=0.0, prune_end=0.0)
+    assert prunes_at(config, round_index=0, num_rounds=4)
+
+
+@pytest.mark.parametrize(("round_index", "num_rounds"), [(-1, 5), (0, 0)])
+def test_impossible_rounds_are_refused(round_index: int, num_rounds: int) -> None:
+    with pytest.raises(ValueError, match=r"round_index .* num_rounds"):
+        sparsity_at(CompressionConfig(), round_index=round_index, num_rounds=num_rounds)

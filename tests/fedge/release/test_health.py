@@ -1,0 +1,163 @@
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fedge.errors import HealthCheckError
+from fedge.release.health import check_health
+from fedge.release.passport import Passport
+from fedge.runtime.packed import PackedArray
+from tests.fedge.release import kit
+
+
+def written(folder: Path, model: bytes) -> tuple[Path, Passport]:
+    path = folder / "model.onnx"
+    path.write_bytes(model)
+    return path, kit.release_of(model, 1)[1]
+
+
+def endless_model() -> bytes:
+    """A loop of 2**62 turns."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["c"], ["c_out"]),
+            helper.make_node("Sin", ["v"], ["v_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("c_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v_out", TensorProto.FLOAT, None),
+        ],
+    )
+    turns = numpy_helper.from_array(np.array(2**62), "turns")
+    go = numpy_helper.from_array(np.array(True), "go")
+    node = helper.make_node("Loop", ["turns", "go", "x"], ["y"], body=body)
+    return kit.onnx_model([node], [turns, go])
+
+
+def hungry_model(num_values: int) -> bytes:
+    """Fills that many zeros, four bytes each, and adds their sum to its input."""
+    shape = numpy_helper.from_array(np.array([num_values]), "shape")
+    huge = helper.make_node("ConstantOfShape", ["shape"], ["huge"])
+    total = helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0)
+    return kit.onnx_model(
+        [huge, total, helper.make_node("Add", ["x", "sum"], ["y"])], [shape]
+    )
+
+
+def test_a_healthy_model_is_measured(tmp_path: Path) -> None:
+    path, passport = written(tmp_path, kit.linear_model(kit.weights(1)))
+    report = check_health(path, passport)
+    assert 0 <= report.max_error <= passport.tolerance
+    assert report.top1_agreement == 1.0
+    assert 0 < report.latency_ms < passport.max_latency_ms
+    assert 20 < report.peak_memory_mb < passport.max_memory_mb
+
+
+def test_the_memory_of_the_caller_is_not_counted(tmp_path: Path) -> None:
+    ballast = np.ones(30_000_000)  # 240 MB, touched
+    path, passport = written(tmp_path, kit.linear_model(kit.weights(1)))
+    assert check_health(path, passport).peak_memory_mb < 150
+    assert ballast[-1] == 1
+
+
+def test_outputs_that_are_not_finite_fail(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.zeros((4, 3), np.float32), "w")
+    zeros = helper.make_node("MatMul", ["x", "w"], ["z"])
+    model = kit.onnx_model(
+        [zeros, helper.make_node("Div", ["z", "z"], ["y"])], [weights]
+    )
+    with pytest.raises(HealthCheckError, match="not finite"):
+        check_health(*written(tmp_path, model))
+
+
+def test_outputs_beyond_the_tolerance_fail(tmp_path: Path) -> None:
+    other = kit.weights(1) + np.float32(0.01)
+    with pytest.raises(HealthCheckError, match="differs by"):
+        check_health(*written(tmp_path, kit.linear_model(other)))
+
+
+def test_outputs_of_another_shape_fail(tmp_path: Path) -> None:
+    narrow = kit.linear_model(kit.weights(1)[:, :2])
+    with pytest.raises(HealthCheckError, match=r"shape \(5, 2\), signed \(5, 3\)"):
+        check_health(*written(tmp_path, narrow))
+
+
+def test_a_model_for_other_inputs_fails(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.ones((5, 3), np.float32), "w")
+    shape = numpy_helper.from_array(np.array([-1, 5]), "shape")
+    fold = helper.make_node("Reshape", ["x", "shape"], ["five"])
+    product = helper.make_node("MatMul", ["five", "w"], ["y"])
+    path, passport = written(
+        tmp_path, kit.onnx_model([fold, product], [weights, shape])
+    )
+    with pytest.raises(HealthCheckError, match="the model failed on inputs"):
+        check_health(path, kit.with_references(passport, 3))
+
+
+def test_a_model_slower_than_its_budget_fails(tmp_path: Path) -> None:
+    path, passport = written(tmp_path, kit.linear_model(kit.weights(1)))
+    with pytest.raises(HealthCheckError, match=r"latency_ms .* at most 1e-06"):
+        check_health(path, replace(passport, max_latency_ms=1e-6))
+
+
+def test_a_process_larger_than_its_budget_fails(tmp_path: Path) -> None:
+    path, passport = written(tmp_path, hungry_model(num_values=50_000_000))
+    outputs = PackedArray.pack((kit.INPUTS - 1) / 2)  # that model only normalizes
+    small = replace(passport, reference_outputs=outputs, max_memory_mb=64)
+    with pytest.raises(HealthCheckError, match=r"memory_mb .* at most 64"):
+        check_health(path, small)
+
+
+def test_a_model_that_never_ends_is_stopped(tmp_path: Path) -> None:
+    path, passport = written(tmp_path, endless_model())
+    started = time.monotonic()
+    with pytest.raises(HealthCheckError, match=r"no answer within 1\.5 s|signal"):
+        check_health(path, passport, timeout_seconds=1.5)
+    assert time.monotonic() - started < 10
+
+
+def test_a_model_that_eats_all_memory_fails(tmp_path: Path) -> None:
+    with pytest.raises(HealthCheckError, match="child failed"):
+        check_health(*written(tmp_path, hungry_model(num_values=10**10)))
+
+
+def test_a_child_that_is_killed_fails(tmp_path: Path) -> None:
+    path, passport = written(tmp_path, endless_model())
+    killer = threading.Thread(target=kill_the_selftest)
+    killer.start()
+    with pytest.raises(HealthCheckError, match="killed by signal 9"):
+        check_health(path, passport, timeout_seconds=20.0)
+    killer.join()
+
+
+def kill_the_selftest() -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for child in psutil.Process().children():
+            if "fedge.runtime.selftest" in child.cmdline():
+                child.kill()
+                return
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("model", [b"rubbish", b"\x0a\x03abc"])
+def test_a_file_that_is_no_model_fails(tmp_path: Path, model: bytes) -> None:
+    with pytest.raises(HealthCheckError, match="DataError: model file"):
+        check_health(*written(tmp_path, model))
+
+
+def test_a_missing_file_fails(tmp_path: Path) -> None:
+    _, passport = kit.release(1)
+    with pytest.raises(HealthCheckError, match="No such file"):
+        check_health(tmp_path / "none.onnx", passport)
