@@ -3,33 +3,10 @@
 All problems are found and told at once, each with the two settings and the ways out.
 """
 
-from fedge.config import (
-    Augmentation,
-    DataKind,
-    Experiment,
-    ModelName,
-    PartitionKind,
-    Task,
-)
+from fedge.config import Experiment, PartitionKind, Task
+from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
 from fedge.errors import ConfigError
 
-_MODELS_BY_KIND: dict[DataKind, tuple[ModelName, ...]] = {
-    DataKind.image: (
-        ModelName.cnn,
-        ModelName.mobilenet,
-        ModelName.mlp,
-        ModelName.logistic,
-    ),
-    DataKind.signal: (ModelName.cnn1d, ModelName.mlp, ModelName.logistic),
-    DataKind.table: (ModelName.mlp, ModelName.logistic),
-    DataKind.text: (ModelName.gru,),
-}
-_AUGMENTATIONS_BY_KIND: dict[DataKind, tuple[Augmentation, ...]] = {
-    DataKind.image: tuple(Augmentation),
-    DataKind.signal: (Augmentation.none, Augmentation.shift, Augmentation.noise),
-    DataKind.table: (Augmentation.none, Augmentation.noise),
-    DataKind.text: (Augmentation.none,),
-}
 _FILE_LOADERS = ("fashion_mnist", "uci_har", "shakespeare", "heart_disease")
 
 
@@ -86,13 +63,13 @@ def _partition_problems(experiment: Experiment) -> list[str]:
 def _model_problems(experiment: Experiment) -> list[str]:
     data, model, augment = experiment.data, experiment.model, experiment.train.augment
     problems = []
-    fitting = _MODELS_BY_KIND[data.kind]
+    fitting = MODELS_BY_KIND[data.kind]
     if not model.builder and model.name not in fitting:
         problems.append(
             f"model.name: {model.name} does not fit data={data.name} ({data.kind}); "
             f"use model={' or '.join(fitting)}"
         )
-    suiting = _AUGMENTATIONS_BY_KIND[data.kind]
+    suiting = AUGMENTATIONS_BY_KIND[data.kind]
     if augment not in suiting:
         problems.append(
             f"train.augment: {augment} does not fit data={data.name} ({data.kind}); "

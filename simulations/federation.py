@@ -6,6 +6,7 @@ is the network and the devices' disks (one folder each).
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -113,11 +114,16 @@ def _link_latest(folder: Path) -> None:
 def _provision(setup: Setup, folder: Path) -> None:
     """Do what an operator does once: make keys, give every device the trusted root."""
     config = setup.experiment.release
-    keys = folder / "keys"
+    keys, unfinished = folder / "keys", folder / "keys.new"
     if not keys.exists():
+        # Killed half-way, a set of keys would be of no use: make it aside, then move.
+        shutil.rmtree(unfinished, ignore_errors=True)
         KeyRing.create(
-            keys, root_keys=config.root_keys, root_threshold=config.root_threshold
+            unfinished,
+            root_keys=config.root_keys,
+            root_threshold=config.root_threshold,
         )
+        unfinished.rename(keys)
     root = open_repository(folder, setup).trusted_root()
     for index in range(setup.num_devices):
         trust_store(_device_folder(folder, index)).provision(root)

@@ -108,6 +108,8 @@ def _draw_bytes(figure: Any, rounds: Sequence[RoundRecord]) -> Any:  # noqa: ANN
     ):
         axes.plot(numbers, np.cumsum(values) / 1e6, label=label)
     axes.set(xlabel="round", ylabel="training payload, all devices (MB)")
+    axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     return figure
 
@@ -133,6 +135,7 @@ def _draw_labels(figure: Any, setup: Setup) -> Any:  # noqa: ANN401
             bottom += counts
         axes.legend(fontsize=7, ncols=2, loc="upper left", bbox_to_anchor=(1, 1))
     axes.set(xlabel="device", ylabel="training examples")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 

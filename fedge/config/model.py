@@ -35,8 +35,8 @@ class ModelConfig:
 
     name: ModelName = ModelName.cnn
     builder: str = ""
-    widths: list[int] = field(default_factory=lambda: [16, 32])
-    hidden: int = 64
+    widths: list[int] = field(default_factory=lambda: [32, 64])
+    hidden: int = 128
     dropout: float = 0.0
 
     def __post_init__(self) -> None:

@@ -42,7 +42,10 @@ def stream_replies(
         yield from grid.stream(messages, timeout=timeout)
         return
     deadline = None if timeout is None else time.monotonic() + timeout
-    waiting = set(grid.push_messages(messages))
+    sent = list(messages)
+    if not sent:
+        return  # Flower's SuperLink answers an empty push with an error
+    waiting = set(grid.push_messages(sent))
     while waiting:
         for reply in grid.pull_messages(waiting):
             waiting.discard(reply.metadata.reply_to_message_id)

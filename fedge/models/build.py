@@ -1,7 +1,7 @@
 """From settings to a network with its first weights.
 
-Which reference model fits which data is one table, `FITTING`. A model of one's own is
-named by `model.builder` and only has to return a float32 `torch.nn.Module`.
+Which reference model fits which data is a table in `fedge.config.fitting`. A model of
+one's own is named by `model.builder` and only has to return a float32 module.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fedge.config import DataKind, ModelConfig, ModelName, Task
+from fedge.config.fitting import MODELS_BY_KIND
 from fedge.config.targets import resolve
 from fedge.data.dataset import DataInfo
 from fedge.errors import ConfigError
@@ -21,17 +22,6 @@ from fedge.models.linear import make_logistic, make_mlp
 from fedge.models.mobilenet import make_mobilenet
 from fedge.models.vector import spec_of
 
-FITTING = {
-    DataKind.image: (
-        ModelName.cnn,
-        ModelName.mobilenet,
-        ModelName.mlp,
-        ModelName.logistic,
-    ),
-    DataKind.signal: (ModelName.cnn1d, ModelName.mlp, ModelName.logistic),
-    DataKind.table: (ModelName.mlp, ModelName.logistic),
-    DataKind.text: (ModelName.gru,),
-}
 NUM_AXES = {DataKind.image: 3, DataKind.signal: 2, DataKind.table: 1, DataKind.text: 1}
 
 
@@ -77,7 +67,7 @@ def _own_model(config: ModelConfig, info: DataInfo, allow: Sequence[str]) -> nn.
 
 
 def _check_fit(config: ModelConfig, info: DataInfo) -> None:
-    fitting = FITTING[info.kind]
+    fitting = MODELS_BY_KIND[info.kind]
     if config.name not in fitting:
         raise ConfigError(
             f"model.name: {config.name} does not take {info.kind} data "

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 # Addresses that Python, numpy and ONNX Runtime reserve without ever using them. A tiny
-# model needs 134 MB of addresses but 50 MB of memory (x86-64, Python 3.11, 1 thread).
+# model needs 131 MiB of addresses but 50 of memory (x86-64, Python 3.11, 1 thread).
 ADDRESS_HEADROOM_MB = 512
 # One result line with two full reference arrays fits; a flood of output does not.
 MAX_OUTPUT_BYTES = 8 * 1024 * 1024

@@ -11,21 +11,16 @@ import torch
 from torch import Tensor
 
 from fedge.config import Augmentation, DataKind, TrainConfig
+from fedge.config.fitting import AUGMENTATIONS_BY_KIND
 from fedge.errors import ConfigError
 
-FITTING = {
-    DataKind.image: (Augmentation.shift, Augmentation.flip, Augmentation.noise),
-    DataKind.signal: (Augmentation.shift, Augmentation.noise),
-    DataKind.table: (Augmentation.noise,),
-    DataKind.text: (),
-}
 _SHIFT_SHARE = 10  # at most a tenth of the side, at least one position
 _NOISE = 0.1  # normalized inputs have a standard deviation of about 1
 
 
 def check_augmentation(config: TrainConfig, kind: DataKind) -> None:
     """Raise ConfigError if the augmentation makes no sense for this kind of data."""
-    fitting = (Augmentation.none, *FITTING[kind])
+    fitting = AUGMENTATIONS_BY_KIND[kind]
     if config.augment not in fitting:
         raise ConfigError(
             f"train.augment: {config.augment} does not fit {kind} data; "

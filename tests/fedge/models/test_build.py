@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from fedge.config import DataKind, ModelConfig, ModelName, Task
+from fedge.config.fitting import MODELS_BY_KIND
 from fedge.data.dataset import DataInfo
 from fedge.errors import ConfigError
-from fedge.models.build import FITTING, build_model
+from fedge.models.build import build_model
 from fedge.models.vector import params_of, spec_of
 from fedge.runtime.preprocess import Normalization
 
@@ -43,8 +44,8 @@ def make_batch(info: DataInfo, size: int) -> torch.Tensor:
     return torch.zeros(size, *info.input_shape)
 
 
-PAIRS = [(kind, name) for kind, names in FITTING.items() for name in names]
-MISFITS = [(k, n) for k in DataKind for n in ModelName if n not in FITTING[k]]
+PAIRS = [(kind, name) for kind, names in MODELS_BY_KIND.items() for name in names]
+MISFITS = [(k, n) for k in DataKind for n in ModelName if n not in MODELS_BY_KIND[k]]
 
 
 def linear_builder(info: DataInfo) -> nn.Module:
@@ -70,7 +71,7 @@ def test_a_fitting_model_gives_one_row_of_logits_for_each_prediction(
     assert outputs.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", FITTING[DataKind.table])
+@pytest.mark.parametrize("name", MODELS_BY_KIND[DataKind.table])
 def test_regression_has_one_output_column(name: ModelName) -> None:
     info = make_info(DataKind.table, Task.regression, outputs=1)
     model = build_model(make_config(name), info, seed=0)
@@ -94,7 +95,7 @@ def test_a_model_that_does_not_fit_is_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"model\.name: {name} .* {kind}") as caught:
         build_model(make_config(name), make_info(kind), seed=0)
-    assert all(fitting in str(caught.value) for fitting in FITTING[kind])
+    assert all(fitting in str(caught.value) for fitting in MODELS_BY_KIND[kind])
 
 
 def test_a_task_that_no_reference_model_does_is_refused() -> None:

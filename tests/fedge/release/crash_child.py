@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from fedge.release.bundle import ReleaseBundle
 from fedge.release.keys import KeyRing
 from fedge.release.slots import Slots
 from fedge.release.trust import TrustStore
@@ -31,27 +32,27 @@ class ExitingDisk(CountingDisk):
             os._exit(DIED)
 
 
-def update(device: Path, repository: Path, keys: KeyRing, disk: CountingDisk) -> None:
-    bundle = kit.repository(repository, keys).bundle()
+def update(device: Path, bundle: ReleaseBundle, disk: CountingDisk) -> None:
     release = TrustStore(device / "trust", disk=disk).verify(bundle, now=kit.NOW)
     slots = Slots(device / "slots", disk=disk)
     slots.activate(slots.stage(release).parent.name)
     slots.commit()
 
 
-def die_at(step: int, template: Path, repository: Path, keys: KeyRing) -> int:
+def die_at(step: int, template: Path, bundle: ReleaseBundle) -> int:
     device = template.with_name(f"device-{step}")
     shutil.copytree(template, device, symlinks=True)
     child = os.fork()
     if child == 0:
-        update(device, repository, keys, ExitingDisk(step))
+        update(device, bundle, ExitingDisk(step))
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def main(template: Path, repository: Path, keys_folder: Path) -> None:
-    keys, step = KeyRing.load(keys_folder), 0
-    while die_at(step, template, repository, keys) == DIED:
+    bundle = kit.repository(repository, KeyRing.load(keys_folder)).bundle()
+    step = 0
+    while die_at(step, template, bundle) == DIED:
         step += 1
     sys.stdout.write(f"{step}\n")
 

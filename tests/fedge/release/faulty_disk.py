@@ -1,5 +1,6 @@
 """A disk whose machine loses its power after a given number of steps."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -22,7 +23,7 @@ class UnsyncedDisk(Disk):
         assert path.is_dir()
 
 
-class CountingDisk(Disk):
+class CountingDisk(UnsyncedDisk):
     """Says before each step how many there were; subclasses may stop there."""
 
     steps = 0
@@ -70,6 +71,18 @@ class DyingDisk(CountingDisk):
         super().before_step()
         if self.steps > self.steps_left:
             raise PowerCut
+
+
+class FullDisk(CountingDisk):
+    """Raises an ordinary OSError from the step after `steps_left` on."""
+
+    def __init__(self, steps_left: int) -> None:
+        self.steps_left = steps_left
+
+    def before_step(self) -> None:
+        super().before_step()
+        if self.steps > self.steps_left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class ForgetfulDisk(DyingDisk):

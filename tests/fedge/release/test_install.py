@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,16 @@ def test_an_uncommitted_switch_is_undone_before_the_model_is_loaded(
     release = store.verify(repository.bundle(), now=kit.NOW)
     slots.activate(slots.stage(release).parent.name)
     assert installed_model(folder) is None
+
+
+def test_two_installations_at_once_take_turns(
+    folder: Path, repository: ReleaseRepository
+) -> None:
+    bundle = repository.bundle()
+    with ThreadPoolExecutor(2) as pool:
+        reports = pool.map(install_now, [folder, folder], [bundle, bundle])
+        outcomes = sorted(report.outcome for report in reports)
+    assert outcomes == [Outcome.already_installed, Outcome.installed]
 
 
 def test_without_a_release_there_is_nothing_to_load(folder: Path) -> None:

@@ -10,7 +10,9 @@ from tests.fedge.release.faulty_disk import (
     CountingDisk,
     DyingDisk,
     ForgetfulDisk,
+    FullDisk,
     PowerCut,
+    UnsyncedDisk,
 )
 
 
@@ -39,7 +41,7 @@ def running(slots: Slots) -> int:
 def device_running(folder: Path, version: int) -> Path:
     """A device folder in which `version` (0 for none) runs."""
     for earlier in range(1, version + 1):
-        switch(Slots(folder), earlier)
+        switch(Slots(folder, disk=UnsyncedDisk()), earlier)
     return folder
 
 
@@ -208,3 +210,19 @@ def test_a_power_cut_while_recovering_is_recovered_from(
             Slots(folders[step], disk=disk_kind(step)).recover()
         Slots(folders[step]).recover()
         assert running(Slots(folders[step])) == 1
+
+
+@pytest.mark.parametrize("old", [0, 1])
+def test_a_disk_that_fails_at_any_step_leaves_the_old_or_the_new_release(
+    tmp_path: Path, old: int
+) -> None:
+    seen = []
+    for step in range(steps_of_a_switch(device_running(tmp_path / "count", old))):
+        folder = device_running(tmp_path / f"{step}", old)
+        with pytest.raises(OSError, match="No space left"):
+            switch(Slots(folder, disk=FullDisk(step)), 2)
+        Slots(folder).recover()
+        seen.append(running(Slots(folder)))
+        switch(Slots(folder), 3)
+        assert running(Slots(folder)) == 3
+    assert set(seen) <= {old, 2}

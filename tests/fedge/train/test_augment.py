@@ -5,20 +5,26 @@ import pytest
 import torch
 
 from fedge.config import Augmentation, DataKind, TrainConfig
+from fedge.config.fitting import AUGMENTATIONS_BY_KIND
 from fedge.errors import ConfigError
-from fedge.train.augment import FITTING, augment, check_augmentation
+from fedge.train.augment import augment, check_augmentation
 
 SHAPES = {
     DataKind.image: (40, 2, 6, 5),
     DataKind.signal: (40, 3, 30),
     DataKind.table: (40, 4),
 }
-PAIRS = [(kind, how) for kind, fitting in FITTING.items() for how in fitting]
+PAIRS = [
+    (kind, how)
+    for kind, fitting in AUGMENTATIONS_BY_KIND.items()
+    for how in fitting
+    if how is not Augmentation.none
+]
 MISFITS = [
     (kind, how)
     for kind in DataKind
     for how in Augmentation
-    if how not in (Augmentation.none, *FITTING[kind])
+    if how not in AUGMENTATIONS_BY_KIND[kind]
 ]
 
 

@@ -1,0 +1,55 @@
+# `make demo` and `make test` are all a fresh machine needs; the rest is for developers.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN_OPTIONS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-crash test-data check format bench wheel fab clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+# The stamp is newer than what it was made from, so this runs once and after changes.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(VENV)/.installed  ## make the environment (.venv)
+
+demo: install  ## the whole loop on handwritten digits: train, compress, sign, install
+	$(BIN)/python -m simulations.run $(RUN_OPTIONS)
+
+test: install  ## all tests but the slow suites below
+	$(BIN)/python -m pytest -m 'not crash'
+
+test-crash: install  ## kill a run at 100 random points; it must end in the same model
+	$(BIN)/python -m pytest -m crash
+
+test-data: install  ## tests on real data; needs FEDGE_DATA_ROOT
+	$(BIN)/python -m pytest -m local_data
+
+check: install  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install  ## all benchmarks, as ratios
+	$(BIN)/python -m simulations.benchmarks.engine
+
+wheel: install  ## build the library's wheel into dist/
+	$(BIN)/python -m build --wheel --outdir dist
+
+fab: install  ## build Flower's app bundle into dist/
+	@mkdir -p dist
+	FLWR_TELEMETRY_ENABLED=0 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/flwr build
+	mv ./*.fab dist/
+
+clean:  ## remove what the other targets made, but not the environment
+	rm -rf dist outputs multirun .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,131 @@
+from contextlib import suppress
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from fedge.errors import DataError, VerificationError
+from fedge.runtime.external_data import check_single_file
+from tests.fedge.runtime.onnx_models import (
+    WEIGHTS,
+    external_tensor,
+    linear_model,
+    linear_proto,
+    model_proto,
+)
+
+EXTERNAL = external_tensor("w", "other.bin")
+CONSTANT = helper.make_node("Constant", [], ["w"], value=EXTERNAL)
+PRODUCT = helper.make_node("MatMul", ["x", "w"], ["y"])
+
+
+def in_a_subgraph() -> onnx.ModelProto:
+    branch = helper.make_graph([CONSTANT, PRODUCT], "branch", [], [])
+    node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    return model_proto([node])
+
+
+def in_a_function() -> onnx.ModelProto:
+    model = linear_proto()
+    model.functions.add(name="f", domain="d").node.append(CONSTANT)
+    return model
+
+
+def in_a_sparse_tensor() -> onnx.ModelProto:
+    model = linear_proto()
+    model.graph.sparse_initializer.add().values.CopyFrom(EXTERNAL)
+    return model
+
+
+def in_a_list_of_tensors() -> onnx.ModelProto:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    node.attribute.add(name="many").tensors.append(EXTERNAL)
+    return model_proto([node])
+
+
+def in_training_information() -> onnx.ModelProto:
+    model = linear_proto()
+    model.training_info.add().algorithm.initializer.append(EXTERNAL)
+    return model
+
+
+def with_a_location_but_no_flag() -> onnx.ModelProto:
+    tensor = numpy_helper.from_array(WEIGHTS, "w")
+    tensor.external_data.add(key="location", value="other.bin")
+    return model_proto([PRODUCT], [tensor])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        model_proto([PRODUCT], [EXTERNAL]),
+        model_proto([CONSTANT, PRODUCT]),
+        in_a_subgraph(),
+        in_a_function(),
+        in_a_sparse_tensor(),
+        in_a_list_of_tensors(),
+        in_training_information(),
+        with_a_location_but_no_flag(),
+    ],
+)
+def test_external_data_is_found_wherever_it_hides(model: onnx.ModelProto) -> None:
+    with pytest.raises(VerificationError, match="external data"):
+        check_single_file(model.SerializeToString())
+
+
+def test_a_model_in_one_file_passes() -> None:
+    check_single_file(linear_model())
+
+
+def test_a_model_that_says_it_is_not_external_passes() -> None:
+    tensor = numpy_helper.from_array(WEIGHTS, "w")
+    tensor.data_location = TensorProto.DEFAULT
+    check_single_file(model_proto([PRODUCT], [tensor]).SerializeToString())
+
+
+def test_large_weights_are_stepped_over() -> None:
+    weights = np.zeros((1000, 1000), np.float32)
+    check_single_file(linear_proto(weights).SerializeToString())
+
+
+@pytest.mark.parametrize("data", [b"rubbish", b"\x0b", b"\x0a\x05ab", b"\xff" * 11])
+def test_what_is_no_protobuf_is_refused(data: bytes) -> None:
+    with pytest.raises(DataError, match="not ONNX"):
+        check_single_file(data)
+
+
+def test_every_cut_is_refused_or_ends_between_two_fields() -> None:
+    model = linear_model()
+    refused = 0
+    for size in range(len(model)):
+        try:
+            check_single_file(model[:size])
+        except DataError:
+            refused += 1
+    assert refused > len(model) / 2
+
+
+def field(number: int, payload: bytes) -> bytes:
+    """One length-delimited field, its size as a varint of three bytes."""
+    size = len(payload)
+    varint = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14])
+    return bytes([number << 3 | 2]) + varint + payload
+
+
+def test_deep_nesting_is_refused() -> None:
+    graph = b""
+    for _ in range(1000):  # graph <- attribute <- node <- graph
+        graph = field(1, field(5, field(6, graph)))
+    with pytest.raises(DataError, match="nested deeper than 64"):
+        check_single_file(field(7, graph))
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.binary(max_size=200), at=st.integers(0, 150))
+def test_rubbish_never_raises_anything_else(data: bytes, at: int) -> None:
+    model = linear_model()
+    with suppress(DataError, VerificationError):
+        check_single_file(model[:at] + data + model[at:])

@@ -1,0 +1,112 @@
+"""The same apps on LocalGrid, in Flower's simulation, and on SuperNodes over TLS."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedge.release.install import installed_model, trust_store
+from fedge.release.keys import KeyRing
+from fedge.release.repository import ReleaseRepository
+from server.settings import compose_experiment
+from simulations.federation import simulate_federation
+
+pytestmark = pytest.mark.integration
+
+OVERRIDES = "run=quick fleet.num_devices=3 run.cohort=3 model=mlp"
+
+
+@pytest.fixture
+def model_on_local_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The digest of the model that LocalGrid ends with."""
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    experiment = compose_experiment([*OVERRIDES.split(), "release=none"])
+    simulate_federation(experiment, tmp_path / "local")
+    torch.set_num_threads(threads)
+    return digest(tmp_path / "local" / "last.safetensors")
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run_config(folder: Path, release: str) -> str:
+    return f'overrides="{OVERRIDES} release={release}" run-dir="{folder}"'
+
+
+def test_flowers_simulation_ends_in_the_same_model(
+    flower: Any,
+    stack: ExitStack,
+    free_port: Callable[[], int],
+    wait_for_port: Callable[[int], None],
+    model_on_local_grid: str,
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    flower.connect("sim", f'address = "127.0.0.1:{port}"\ninsecure = true')
+    command = ["flower-superlink", "--insecure", "--simulation", "--port", str(port)]
+    command += ["--disable-runtime-dependency-installation"]
+    stack.enter_context(flower.process("superlink", command))
+    wait_for_port(port)
+    output = flower.run_app(
+        "sim",
+        run_config(tmp_path / "sim", "none"),
+        "--federation-config",
+        "num-supernodes=3",
+    )
+    assert (tmp_path / "sim" / "last.safetensors").exists(), output
+    assert digest(tmp_path / "sim" / "last.safetensors") == model_on_local_grid
+
+
+def provision(run_folder: Path, devices: list[Path]) -> None:
+    keys = KeyRing.create(run_folder / "keys", root_keys=3, root_threshold=2)
+    repository = ReleaseRepository.open(
+        run_folder / "releases", keys, expiry_days=30.0, now=datetime.now(UTC)
+    )
+    for device in devices:
+        trust_store(device).provision(repository.trusted_root())
+
+
+def test_three_supernodes_over_tls_train_and_install_the_release(
+    flower: Any,
+    stack: ExitStack,
+    free_port: Callable[[], int],
+    wait_for_port: Callable[[int], None],
+    certificates: Path,
+    model_on_local_grid: str,
+    tmp_path: Path,
+) -> None:
+    port, devices = free_port(), [tmp_path / f"device-{i}" for i in range(3)]
+    provision(tmp_path / "tls", devices)
+    ca = certificates / "ca.pem"
+    flower.connect("tls", f'address = "127.0.0.1:{port}"\nroot-certificates = "{ca}"')
+    superlink = ["flower-superlink", "--port", str(port)]
+    superlink += ["--ssl-ca-certfile", str(ca)]
+    superlink += ["--ssl-certfile", str(certificates / "server.pem")]
+    superlink += ["--ssl-keyfile", str(certificates / "server.key")]
+    superlink += ["--disable-runtime-dependency-installation"]
+    stack.enter_context(flower.process("superlink", superlink))
+    wait_for_port(port)
+    for index, device in enumerate(devices):
+        supernode = ["flower-supernode", "--superlink", f"127.0.0.1:{port}"]
+        supernode += ["--root-certificates", str(ca), "--port", str(free_port())]
+        config = f'partition-id={index} num-partitions=3 device-dir="{device}"'
+        supernode += ["--node-config", config]
+        stack.enter_context(flower.process(f"supernode-{index}", supernode))
+    output = flower.run_app("tls", run_config(tmp_path / "tls", "signed"))
+    assert (tmp_path / "tls" / "summary.json").exists(), output
+    assert digest(tmp_path / "tls" / "last.safetensors") == model_on_local_grid
+    print(output)
+    summary = json.loads((tmp_path / "tls" / "summary.json").read_text("utf-8"))
+    assert summary["devices_on_release"] == len(devices)
+    versions = {
+        installed[1].version for d in devices if (installed := installed_model(d))
+    }
+    assert versions == {summary["release_version"]}
