@@ -6,13 +6,14 @@ and the nearest name there is.
 
 import difflib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -80,27 +81,54 @@ def open_strategy(overrides: Iterable[str]) -> list[str]:
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """Return the combinations of a sweep that can be known before it starts.
 
-    `a=1,2 b=3` gives `[a=1 b=3]` and `[a=2 b=3]`; ranges and globs keep their first
-    element only, which is enough to find a wrong name.
+    `a=1,2 b=3` gives `[a=1 b=3]` and `[a=2 b=3]`; a range keeps its first element
+    only, which is enough to find a wrong name.
+
+    Raises:
+        ConfigError: an override cannot be read, or cannot be swept.
     """
     combinations: list[list[str]] = [[]]
     for override in _parse(overrides):
-        choices = [override.input_line or ""]
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            choices = [f"{key}={v}" for v in override.sweep_string_iterator()]
+        choices = _choices(override)
         combinations = [[*old, new] for old in combinations for new in choices]
     return combinations
 
 
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, Glob):
+        group = override.key_or_group
+        matches = value.filter(_choices_of(group)) if group in _groups() else []
+    elif override.is_interval_sweep():
+        matches = []
+    elif override.is_range_sweep():
+        matches = list(islice(override.sweep_string_iterator(), 1))
+    else:
+        matches = list(override.sweep_string_iterator())
+    if not matches:
+        raise ConfigError(
+            f"{key}: nothing to sweep in {override.input_line!r}; use a list (a,b), a "
+            f"range(0,3), or a glob(*) over the choices of a group"
+        )
+    return [f"{key}={match}" for match in matches]
+
+
 def _check_names(overrides: Sequence[str]) -> None:
     """Raise ConfigError for a setting or choice that does not exist."""
-    groups = {f.name for f in CONF.iterdir() if f.is_dir()} - {"hydra"}
-    known = _known_names()
+    groups, known = _groups(), _known_names()
     for override in _parse(overrides):
         key = override.key_or_group
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{key}: {override.input_line!r} names several values; add -m to run "
+                f"each of them"
+            )
         if key.startswith(("hydra.", "hydra/", f"{_OPEN_GROUP}.")) or key == "hydra":
             continue
+        if override.is_delete():
+            raise ConfigError(f"{key}: a setting cannot be removed, only changed")
         if key in groups:
             _check_choice(key, override)
         elif key not in known:
@@ -109,11 +137,19 @@ def _check_names(overrides: Sequence[str]) -> None:
 
 def _check_choice(group: str, override: Override) -> None:
     value = override.value()
-    choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    choices = _choices_of(group)
     if value not in choices:
         near = difflib.get_close_matches(str(value), choices, n=1)
         hint = f"; did you mean {group}={near[0]}?" if near else ""
         raise ConfigError(f"{group}: {value!r} is none of {', '.join(choices)}{hint}")
+
+
+def _groups() -> set[str]:
+    return {f.name for f in CONF.iterdir() if f.is_dir()} - {"hydra"}
+
+
+def _choices_of(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def _known_names() -> list[str]:
@@ -141,7 +177,14 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
-    parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
+    parser, parsed = OverridesParser.create(), []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException as exc:
+            raise ConfigError(
+                f"{text!r}: not of the form NAME=VALUE, or the value needs quotes"
+            ) from exc
     return parsed
 
 

@@ -9,6 +9,8 @@ from fedge.config.targets import resolve
 from fedge.errors import ConfigError
 from fedge.strategy import Strategy
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def make_strategy(
     settings: Mapping[str, Any], *, allow: Sequence[str] = ()
@@ -27,7 +29,8 @@ def make_strategy(
     target = arguments.pop("_target_", None)
     if not isinstance(target, str):
         raise ConfigError(
-            "strategy._target_: missing; name a class such as strategies.fedavg.FedAvg"
+            f"strategy._target_: {target!r} is not a name; use one such as "
+            f"strategies.fedavg.FedAvg"
         )
     for name, value in arguments.items():
         if isinstance(value, Mapping):
@@ -38,12 +41,24 @@ def make_strategy(
         from fedge.flower.adapter import FlowerStrategy
 
         return FlowerStrategy(factory, arguments)  # type: ignore[arg-type]  # checked
-    made: Strategy[Any] = factory(**arguments)
+    made = _make(factory, target, arguments)
     if not all(callable(getattr(made, n, None)) for n in ("init", "apply", "local")):
         raise ConfigError(
             f"strategy._target_: {target} has no init, apply and local (see "
             f"fedge.strategy.Strategy), and is no strategy of Flower's either"
         )
+    return made
+
+
+def _make(
+    factory: Callable[..., Any], target: str, arguments: Mapping[str, Any]
+) -> Strategy[Any]:
+    try:
+        made: Strategy[Any] = factory(**arguments)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"strategy: {target}: {exc}") from exc
     return made
 
 
@@ -57,7 +72,14 @@ def _is_flowers(factory: Callable[..., Any]) -> bool:
 def _check_arguments(
     factory: Callable[..., Any], target: str, arguments: Mapping[str, Any]
 ) -> None:
-    known = [name for name in inspect.signature(factory).parameters if name != "self"]
+    try:
+        signature = inspect.signature(factory)
+    except ValueError as exc:
+        raise ConfigError(f"strategy._target_: {target} is no strategy") from exc
+    parameters = signature.parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.kind in _NAMED]
     for name in arguments:
         if name in known:
             continue
@@ -65,3 +87,7 @@ def _check_arguments(
         hint = f"; did you mean strategy.{near[0]}?" if near else ""
         allowed = ", ".join(known) or "nothing"
         raise ConfigError(f"strategy.{name}: {target} takes {allowed}{hint}")
+    try:
+        signature.bind(**arguments)
+    except TypeError as exc:
+        raise ConfigError(f"strategy: {target}: {exc}") from exc

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from fedge.aggregation import WeightedSum
 from fedge.arrays import Float32
-from fedge.errors import ConfigError
+from fedge.config.ranges import check_at_least
 from fedge.strategy import LocalSettings, Needs
 from strategies.fedavg import FedAvg, FedAvgState
 
@@ -27,10 +27,7 @@ class FedProx:
     proximal_mu: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.proximal_mu >= 0.0:
-            raise ConfigError(
-                f"strategy.proximal_mu: {self.proximal_mu} must be at least 0"
-            )
+        check_at_least("strategy.proximal_mu", self.proximal_mu, 0.0)
 
     def init(self, params: Float32) -> FedAvgState:
         """Return the state before the first round."""

@@ -26,7 +26,7 @@ class WeightedSum:
         Raises:
             RoundAbortedError: nobody contributed any weight.
         """
-        if self.weight_sum <= 0.0:
+        if not self.weight_sum > 0.0:
             raise RoundAbortedError("no weight was contributed; try another cohort")
         return self.delta_sum / self.weight_sum
 

@@ -6,7 +6,8 @@ names, wrong types and values out of range are refused.
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from fedge.config.engine import EngineConfig
 from fedge.config.fleet import FleetConfig
 from fedge.config.model import ModelConfig
 from fedge.config.partition import PartitionConfig
+from fedge.config.ranges import check_at_least
 from fedge.config.release import ReleaseConfig
 from fedge.config.run import RunConfig
 from fedge.config.train import TrainConfig
@@ -27,6 +29,7 @@ T = TypeVar("T")
 
 # Settings are a few kilobytes; anything larger is an attack or a mistake.
 MAX_JSON_BYTES = 64 * 1024
+_MAX_SHOWN = 40  # characters of a wrong value that a message repeats
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,8 +61,8 @@ class ClientTask:
     """The part of an experiment that a device is told.
 
     Attributes:
-        seed: the run's seed.
-        num_devices: devices the simulated data is split over.
+        seed: the run's seed, >= 0.
+        num_devices: devices the simulated data is split over, >= 1.
         data, partition, model, train: see each group's own class.
     """
 
@@ -70,13 +73,17 @@ class ClientTask:
     model: ModelConfig
     train: TrainConfig
 
+    def __post_init__(self) -> None:
+        check_at_least("seed", self.seed, 0)
+        check_at_least("num_devices", self.num_devices, 1)
+
 
 _ADAPTER_BY_CLASS: dict[type, TypeAdapter[Any]] = {}
 
 
 def _adapter(cls: type) -> TypeAdapter[Any]:
     if cls not in _ADAPTER_BY_CLASS:
-        strict = with_config(ConfigDict(extra="forbid"))
+        strict = with_config(ConfigDict(extra="forbid", strict=True))
         for part in getattr(cls, "__dataclass_fields__", {}).values():
             if hasattr(part.type, "__dataclass_fields__"):
                 strict(part.type)
@@ -85,9 +92,16 @@ def _adapter(cls: type) -> TypeAdapter[Any]:
 
 
 def to_json(settings: object) -> str:
-    """Return a settings dataclass as canonical JSON: sorted keys, no blanks."""
+    """Return a settings dataclass as canonical JSON: sorted keys, no blanks.
+
+    Raises:
+        ConfigError: a strategy's argument has no form in JSON, such as infinity.
+    """
     plain: Mapping[str, Any] = asdict(settings)  # type: ignore[call-overload]  # any
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    try:
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as exc:
+        raise ConfigError(f"settings: cannot be written as JSON: {exc}") from exc
 
 
 def from_json(cls: type[T], text: str) -> T:
@@ -96,15 +110,49 @@ def from_json(cls: type[T], text: str) -> T:
     Guarantee: `from_json(type(x), to_json(x)) == x`.
 
     Raises:
-        ConfigError: not JSON, too long, an unknown or missing name, a wrong type, or a
-            value out of range.
+        ConfigError: not JSON, too long, an unknown, missing or repeated name, a wrong
+            type (a bool is no number, 3.0 is no whole number), or a value out of range.
     """
-    if len(text) > MAX_JSON_BYTES:
-        raise ConfigError(f"settings: {len(text)} bytes, at most {MAX_JSON_BYTES}")
+    num_bytes = len(text.encode(errors="replace"))
+    if num_bytes > MAX_JSON_BYTES:
+        raise ConfigError(f"settings: {num_bytes} bytes, at most {MAX_JSON_BYTES}")
     try:
         settings: T = _adapter(cls).validate_json(text)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"settings: {where}: {first['msg']}") from exc
+        raise ConfigError(f"settings: {_explain(exc)}") from exc
+    # Only now: the parser above bounds the depth of what this one walks through.
+    json.loads(
+        text,
+        object_pairs_hook=_check_names,
+        parse_constant=_finite,
+        parse_float=_finite,
+    )
     return settings
+
+
+def _explain(exc: ValidationError) -> str:
+    """Return the first problem: where, what, and the value if it is a short one."""
+    first = exc.errors(include_url=False, include_context=False)[0]
+    message, value = first["msg"], first["input"]
+    if first["type"] == "value_error":  # one of ours, which names the setting itself
+        return message.removeprefix("Value error, ")
+    if first["type"] == "unexpected_keyword_argument":
+        message = "no such setting"
+    elif isinstance(value, bool | int | float | str) and first["loc"]:
+        message += f", got {repr(value)[:_MAX_SHOWN]}"
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {message}" if where else message
+
+
+def _check_names(pairs: Sequence[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"settings: {repeated[:_MAX_SHOWN]!r} is given twice")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ConfigError(f"settings: {text[:_MAX_SHOWN]} is not a finite number")
+    return number

@@ -21,7 +21,7 @@ class RunConfig:
         deadline_seconds: a round's training ends after so long; 0 waits for everybody.
         evaluate_every: evaluate the global model every so many rounds, >= 1.
         evaluate_on_devices: also evaluate on each cohort's own data.
-        seed: of everything random that is not a secret, >= 0.
+        seed: of everything random that is not a secret, in [0, 2**63).
         allow: further packages from which a strategy, a loader or a model may come.
         resume: folder of an earlier run to continue; empty starts a new one.
     """
@@ -52,5 +52,5 @@ class RunConfig:
         check_at_least("run.evaluate_every", self.evaluate_every, 1)
         check_at_least("run.seed", self.seed, 0)
         for package in self.allow:
-            if not package.replace("_", "a").replace(".", "a").isalnum():
+            if not all(part.isidentifier() for part in package.split(".")):
                 raise ConfigError(f"run.allow: {package!r} is not a package name")

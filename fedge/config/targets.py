@@ -24,16 +24,16 @@ def resolve(
         setting: the setting that holds it, for messages.
         allow: further packages, beside `ALLOWED_PACKAGES`.
 
+    Guarantee: what is returned was defined in an allowed package; being imported by a
+    module of one is not enough.
+
     Raises:
-        ConfigError: the package is not allowed (nothing was imported), or there is no
-            such module or name.
+        ConfigError: the package is not allowed (nothing was imported), there is no
+            such module or name, or it was defined in a package that is not allowed.
     """
     module_name, _, attribute = name.replace(":", ".").rpartition(".")
     allowed = (*ALLOWED_PACKAGES, *allow)
-    if not any(
-        module_name == package or module_name.startswith(package + ".")
-        for package in allowed
-    ):
+    if not _is_within(module_name, allowed):
         raise ConfigError(
             f"{setting}: {name!r} is not in an allowed package ({', '.join(allowed)}); "
             f"add its package to run.allow if you trust it"
@@ -44,5 +44,18 @@ def resolve(
         raise ConfigError(f"{setting}: cannot find {name!r}: {exc}") from exc
     if attribute.startswith("_") or not callable(found):
         raise ConfigError(f"{setting}: {name!r} is not a public class or function")
+    home = getattr(found, "__module__", None)
+    if not isinstance(home, str) or not _is_within(home, allowed):
+        raise ConfigError(
+            f"{setting}: {name!r} was defined in {home}, which is not in an allowed "
+            f"package ({', '.join(allowed)}); add it to run.allow if you trust it"
+        )
     result: Callable[..., Any] = found
     return result
+
+
+def _is_within(module_name: str, packages: Sequence[str]) -> bool:
+    return any(
+        module_name == package or module_name.startswith(package + ".")
+        for package in packages
+    )

@@ -62,7 +62,7 @@ class PlainSum(GridLayer):
                 logger.warning("node %d left out: %s", reply.metadata.src_node_id, exc)
                 error = Error(ErrorCode.MOD_FAILED_PRECONDITION, str(exc))
                 yield make_message(reply.metadata, error=error)
-            if total.num_clients == self.enough:
+            if total.num_clients == self.enough > 0:
                 break
         if total.num_clients:
             yield Message(total.content(), reply_to=sent[0])
@@ -136,13 +136,19 @@ class _Total:
             raise PeerError(f"reply: no number under the metric {self._weight_key!r}")
         others = {
             name: value
-            for name, value in metrics.items()
+            for name, value in sorted(metrics.items())
             if name != self._weight_key and isinstance(value, int | float)
         }
-        return float(weight), list(others), np.array(list(others.values()), np.float64)
+        try:
+            values = np.array(list(others.values()), np.float64)
+            return float(weight), list(others), values
+        except OverflowError as exc:
+            raise PeerError("reply: a metric is too large for a float") from exc
 
 
 def _concatenate(arrays: list[AnyArray]) -> AnyArray:
+    # Whole numbers as floats: of the least int64 there is no absolute value.
+    arrays = [a if a.dtype.kind == "f" else a.astype(np.float64) for a in arrays]
     if len(arrays) == 1:
         return arrays[0].reshape(-1)
     return np.concatenate([array.reshape(-1) for array in arrays] or [np.zeros(0)])

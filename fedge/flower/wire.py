@@ -5,6 +5,7 @@ other side as untrusted. Names of entries follow Flower's spelling ("num-example
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +14,12 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedge.arrays import Float32, UInt8
 from fedge.config.experiment import MAX_JSON_BYTES
 from fedge.errors import PeerError
-from fedge.flower.records import array_of, read_array, read_vector
+from fedge.flower.records import (
+    MAX_REASON_LENGTH,
+    array_of,
+    read_array,
+    read_vector,
+)
 from fedge.strategy import LocalSettings, Scalar
 
 TRAIN = "train"
@@ -26,15 +32,37 @@ ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
 NUM_EXAMPLES = "num-examples"
 TRAIN_LOSS = "train_loss"
 
+OUTCOMES = ("installed", "already_installed", "rolled_back")
+
+_MAX_EXAMPLES = 2.0**30  # what an exact sum can hold
+_MAX_COUNT = 2**62
+
 T = TypeVar("T", bool, int, float, str)
+N = TypeVar("N", int, float)
 
 
 def _entry(record: ConfigRecord | MetricRecord, name: str, kind: type[T]) -> T:
     value = record.get(name)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= _MAX_COUNT:
         value = float(value)
     if type(value) is not kind:
         raise PeerError(f"message: entry {name!r} is no {kind.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PeerError(f"message: entry {name!r}: {value} is not finite")
+    return value
+
+
+def _not_negative(record: ConfigRecord | MetricRecord, name: str, kind: type[N]) -> N:
+    value = _entry(record, name, kind)
+    if not 0 <= value <= _MAX_COUNT:
+        raise PeerError(f"message: entry {name!r}: {value:.6g} not in [0, 2^62]")
+    return value
+
+
+def _num_examples(metrics: MetricRecord) -> float:
+    value = _entry(metrics, NUM_EXAMPLES, float)
+    if not 0.0 < value < _MAX_EXAMPLES:
+        raise PeerError(f"reply: {NUM_EXAMPLES} {value:.6g} not in (0, 2^30)")
     return value
 
 
@@ -121,7 +149,7 @@ class TrainRequest:
         """
         arrays, config = _arrays(content), _config(content)
         local = LocalSettings(
-            proximal_mu=_entry(config, "proximal-mu", float),
+            proximal_mu=_not_negative(config, "proximal-mu", float),
             extra=_read_extra(_entry(config, "extra", str)),
         )
         return cls(
@@ -129,8 +157,8 @@ class TrainRequest:
             packed_mask=_read_mask(arrays),
             task=task_of(content),
             spec_digest=_entry(config, "spec", str),
-            round_index=_entry(config, "round", int),
-            learning_rate=_entry(config, "learning-rate", float),
+            round_index=_not_negative(config, "round", int),
+            learning_rate=_not_negative(config, "learning-rate", float),
             local=local,
         )
 
@@ -183,20 +211,15 @@ class TrainReply:
         """Read a device's reply, or a cohort's synthetic one.
 
         Raises:
-            PeerError: an entry is missing, of a wrong type, shape or size, or there is
-                no positive number of examples.
+            PeerError: an entry is missing, of a wrong type, shape or size, or not
+                finite, or the number of examples is not in (0, 2^30).
         """
         metrics = _metrics(content)
-        reply = cls(
+        return cls(
             delta=read_vector(_arrays(content), "delta", size),
-            num_examples=_entry(metrics, NUM_EXAMPLES, float),
+            num_examples=_num_examples(metrics),
             loss=_entry(metrics, TRAIN_LOSS, float),
         )
-        if not 0.0 < reply.num_examples < 2.0**30:
-            raise PeerError(
-                f"reply: num-examples {reply.num_examples} not in (0, 2^30)"
-            )
-        return reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +288,16 @@ class EvaluateReply:
     def from_content(cls, content: RecordDict) -> "EvaluateReply":
         """Read the reply; raise PeerError if it is malformed."""
         metrics = _metrics(content)
-        return cls(
+        reply = cls(
             loss=_entry(metrics, "loss", float),
             score=_entry(metrics, "score", float),
-            num_examples=_entry(metrics, NUM_EXAMPLES, float),
-            latency_ms=_entry(metrics, "latency-ms", float),
-            version=_entry(metrics, "version", int),
+            num_examples=_num_examples(metrics),
+            latency_ms=_not_negative(metrics, "latency-ms", float),
+            version=_not_negative(metrics, "version", int),
         )
+        if reply.score > 1.0:
+            raise PeerError(f"reply: score {reply.score:.6g} is more than 1")
+        return reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +321,10 @@ class Description:
     def from_content(cls, content: RecordDict) -> "Description":
         """Read the reply; raise PeerError if it is malformed."""
         config = _config(content)
-        return cls(_entry(config, "partition-id", int), _entry(config, "version", int))
+        return cls(
+            partition_id=_not_negative(config, "partition-id", int),
+            version=_not_negative(config, "version", int),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +354,11 @@ class ReleaseReply:
     def from_content(cls, content: RecordDict) -> "ReleaseReply":
         """Read the reply; raise PeerError if it is malformed."""
         config = _config(content)
+        outcome = _entry(config, "outcome", str)
+        if outcome not in OUTCOMES:
+            raise PeerError(f"reply: outcome {outcome[:40]!r} is none of {OUTCOMES}")
         return cls(
-            version=_entry(config, "version", int),
-            outcome=_entry(config, "outcome", str),
-            reason=_entry(config, "reason", str),
+            version=_not_negative(config, "version", int),
+            outcome=outcome,
+            reason=_entry(config, "reason", str)[:MAX_REASON_LENGTH],
         )

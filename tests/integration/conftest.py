@@ -1,14 +1,10 @@
-"""Flower's own runtimes on loopback, started and stopped for one test."""
+"""What the tests in Flower's own runtimes need: ports, certificates, clean-up."""
 
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -19,57 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-
-
-@dataclass(frozen=True, slots=True)
-class Flower:
-    """A folder and an environment in which Flower's commands run."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def run_app(self, connection: str, run_config: str, *options: str) -> str:
-        """Submit the app of this repository and wait until it has finished."""
-        command = ["run", str(REPOSITORY), connection, "--stream"]
-        command += ["--run-config", run_config, *options]
-        done = subprocess.run(
-            [BIN / "flwr", *command],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-        return done.stdout + done.stderr
-
-    def connect(self, name: str, entries: str) -> None:
-        text = f'[superlink]\ndefault = "{name}"\n[superlink.{name}]\n{entries}\n'
-        home = self.folder / "flwr-home"
-        home.mkdir(exist_ok=True)
-        (home / "config.toml").write_text(text, encoding="utf-8")
-
-    @contextmanager
-    def process(self, name: str, command: Sequence[str]) -> Iterator[None]:
-        """Run one of Flower's programs, with its children, for a block of code."""
-        log = (self.folder / f"{name}.log").open("wb")
-        with log:
-            child = subprocess.Popen(
-                [BIN / command[0], *command[1:]],
-                env=self.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                yield
-            finally:
-                os.killpg(child.pid, signal.SIGTERM)
-                try:
-                    child.wait(20)
-                except subprocess.TimeoutExpired:
-                    os.killpg(child.pid, signal.SIGKILL)
+from tests.integration.flower_processes import BIN, Flower
 
 
 @pytest.fixture

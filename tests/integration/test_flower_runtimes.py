@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from fedge.release.keys import KeyRing
 from fedge.release.repository import ReleaseRepository
 from server.settings import compose_experiment
 from simulations.federation import simulate_federation
+from tests.integration.flower_processes import Flower
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +42,7 @@ def run_config(folder: Path, release: str) -> str:
 
 
 def test_flowers_simulation_ends_in_the_same_model(
-    flower: Any,
+    flower: Flower,
     stack: ExitStack,
     free_port: Callable[[], int],
     wait_for_port: Callable[[int], None],
@@ -75,7 +75,7 @@ def provision(run_folder: Path, devices: list[Path]) -> None:
 
 
 def test_three_supernodes_over_tls_train_and_install_the_release(
-    flower: Any,
+    flower: Flower,
     stack: ExitStack,
     free_port: Callable[[], int],
     wait_for_port: Callable[[int], None],
