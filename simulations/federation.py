@@ -4,7 +4,6 @@ The ServerApp and the ClientApp are the ones that run on a real fleet; what is s
 is the network and the devices' disks (one folder each).
 """
 
-import json
 import os
 import shutil
 import sys
@@ -15,8 +14,8 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 
 from clients.app import app as client_app
 from fedge.config import Experiment
-from fedge.config.experiment import from_json, to_json
-from fedge.errors import ConfigError, FedgeError
+from fedge.config.experiment import to_json
+from fedge.errors import FedgeError
 from fedge.flower import LocalGrid
 from fedge.flower.local_grid import UserConfig
 from fedge.release.install import trust_store
@@ -26,19 +25,17 @@ from server.app import app as server_app
 from server.events import observing
 from server.publish import open_repository
 from server.setup import Setup, prepare
-from server.summary import write_atomically
 from simulations.progress import ProgressObserver
 from simulations.report import write_report
-
-_SETTINGS = "experiment.json"
+from simulations.resume import store_settings, stored_settings
 
 
 def simulate_federation(experiment: Experiment, folder: Path) -> None:
-    """Run an experiment, or go on with the one that `run.resume` names.
+    """Run an experiment, or go on with the one in `folder` if `run.resume` is set.
 
     Args:
-        experiment: the settings.
-        folder: where everything goes, unless an earlier run is resumed.
+        experiment: the settings; a resumed run uses those it was begun with.
+        folder: where everything goes.
 
     Raises:
         FedgeError: the run failed; what was finished is kept.
@@ -46,11 +43,13 @@ def simulate_federation(experiment: Experiment, folder: Path) -> None:
     """
     import torch
 
-    experiment, folder = _resumed(experiment, folder)
+    folder = folder.resolve()
+    if experiment.run.resume:
+        experiment = stored_settings(folder)
     torch.set_num_threads(experiment.engine.threads)
     setup = prepare(experiment)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / _SETTINGS, to_json(experiment).encode())
+    store_settings(experiment, folder)
     _link_latest(folder)
     if experiment.release.enabled:
         _provision(setup, folder)
@@ -64,41 +63,6 @@ def simulate_federation(experiment: Experiment, folder: Path) -> None:
             )
         raise
     write_report(setup, folder)
-
-
-def _resumed(experiment: Experiment, folder: Path) -> tuple[Experiment, Path]:
-    """Return the settings and the folder of the run to continue, if there is one."""
-    if not experiment.run.resume:
-        return experiment, folder.resolve()
-    earlier = Path(experiment.run.resume).resolve()
-    try:
-        text = (earlier / _SETTINGS).read_text(encoding="utf-8")
-    except OSError as exc:
-        raise ConfigError(
-            f"run.resume: {experiment.run.resume} holds no run ({_SETTINGS} is missing)"
-        ) from exc
-    stored = from_json(Experiment, text)
-    _check_no_changes(experiment)
-    return stored, earlier
-
-
-def _check_no_changes(experiment: Experiment) -> None:
-    """Refuse settings beside run.resume: a run goes on with its own."""
-    given = json.loads(to_json(experiment))
-    default = json.loads(to_json(_default_of_command_line()))
-    given["run"]["resume"] = default["run"]["resume"] = ""
-    if given != default:
-        raise ConfigError(
-            "run.resume: a run goes on with its own settings; leave out the others"
-        )
-
-
-def _default_of_command_line() -> Experiment:
-    from hydra import compose
-
-    from server.settings import ROOT_CONFIG, experiment_of
-
-    return experiment_of(compose(ROOT_CONFIG))
 
 
 def _link_latest(folder: Path) -> None:

@@ -29,18 +29,22 @@ from server.settings import (
     open_strategy,
     register_schema,
 )
+from simulations.resume import resumed_folder
 
 _WRONG_SETTINGS = 2
 _FAILED = 1
 _INTERRUPTED = 130
-_HYDRAS_OWN = ("--help", "-h", "--hydra-help", "--version", "--info", "-i", "--cfg")
+_SWEEPS = ("-m", "--multirun")
+# With any other option Hydra only prints something, or reads settings from elsewhere.
+_CHECKED_OPTIONS = (*_SWEEPS, "-r", "--run")
 
 
 def main() -> None:
     """Check the command line, then let Hydra start one run or a sweep."""
     arguments = sys.argv[1:]
     try:
-        if not any(argument.startswith(_HYDRAS_OWN) for argument in arguments):
+        options = [text for text in arguments if text.startswith("-")]
+        if all(option in _CHECKED_OPTIONS for option in options):
             _check(arguments)
         _enter_hydra(arguments)
     except FedgeError as exc:
@@ -53,8 +57,9 @@ def main() -> None:
 
 def _check(arguments: Sequence[str]) -> None:
     """Compose every combination once; raise ConfigError for the first that is wrong."""
-    overrides = [text for text in arguments if not text.startswith("-")]
-    sweeps = any(text in ("-m", "--multirun") for text in arguments)
+    overrides = _overrides(arguments)
+    resumed_folder(overrides)
+    sweeps = any(text in _SWEEPS for text in arguments)
     for combination in expand_sweep(overrides) if sweeps else [overrides]:
         compose_experiment(combination)
 
@@ -62,15 +67,22 @@ def _check(arguments: Sequence[str]) -> None:
 def _enter_hydra(arguments: Sequence[str]) -> None:
     register_schema()
     sys.argv[1:] = open_strategy(arguments)
+    folder = resumed_folder(_overrides(arguments))
+    if folder is not None:  # its log goes on, and what Hydra wrote there stays
+        sys.argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
     _hydra_main()
+
+
+def _overrides(arguments: Sequence[str]) -> list[str]:
+    return [text for text in arguments if not text.startswith("-")]
 
 
 @hydra.main(config_path=str(CONF), config_name=ROOT_CONFIG, version_base="1.3")
 def _hydra_main(composed: DictConfig) -> None:
-    experiment = experiment_of(composed)
-    check_experiment(experiment)
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
+        experiment = experiment_of(composed)
+        check_experiment(experiment)
         _simulate(experiment, folder)
     except (FedgeError, KeyboardInterrupt) as exc:
         # Here and not in `main`: Hydra would print a stack trace of its own.

@@ -145,10 +145,11 @@ def _explain(exc: ValidationError) -> str:
 
 
 def _check_names(pairs: Sequence[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise ConfigError(f"settings: {repeated[:_MAX_SHOWN]!r} is given twice")
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise ConfigError(f"settings: {name[:_MAX_SHOWN]!r} is given twice")
+        seen.add(name)
 
 
 def _finite(text: str) -> float:

@@ -42,7 +42,7 @@ def _check_number(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ConfigError(f"{name}: {value!r} is not a number")
     if isinstance(value, Integral):
-        if not -(2**63) <= value < 2**63:
+        if not -(2**63) <= int(value) < 2**63:
             raise ConfigError(f"{name}: a whole number of more than 64 bits")
     elif not math.isfinite(value):
         raise ConfigError(f"{name}: {value} is not a finite number")

@@ -43,7 +43,9 @@ N = TypeVar("N", int, float)
 
 def _entry(record: ConfigRecord | MetricRecord, name: str, kind: type[T]) -> T:
     value = record.get(name)
-    if kind is float and type(value) is int and abs(value) <= _MAX_COUNT:
+    if type(value) is int and abs(value) > _MAX_COUNT:
+        raise PeerError(f"message: entry {name!r}: not in [-2^62, 2^62]")
+    if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
         raise PeerError(f"message: entry {name!r} is no {kind.__name__}")
@@ -54,8 +56,8 @@ def _entry(record: ConfigRecord | MetricRecord, name: str, kind: type[T]) -> T:
 
 def _not_negative(record: ConfigRecord | MetricRecord, name: str, kind: type[N]) -> N:
     value = _entry(record, name, kind)
-    if not 0 <= value <= _MAX_COUNT:
-        raise PeerError(f"message: entry {name!r}: {value:.6g} not in [0, 2^62]")
+    if value < 0:
+        raise PeerError(f"message: entry {name!r}: {value:.6g} is negative")
     return value
 
 

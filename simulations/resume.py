@@ -1,0 +1,54 @@
+"""Going on with an earlier run: it is found by its folder and keeps its settings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedge.config import Experiment
+from fedge.config.experiment import from_json, to_json
+from fedge.errors import ConfigError
+from server.summary import write_atomically
+
+_SETTINGS = "experiment.json"
+_PREFIX = "run.resume="
+
+
+def store_settings(experiment: Experiment, folder: Path) -> None:
+    """Leave the settings in the run's folder, for whoever resumes it."""
+    write_atomically(folder / _SETTINGS, to_json(experiment).encode())
+
+
+def stored_settings(folder: Path) -> Experiment:
+    """Return the settings of the run in `folder`.
+
+    Raises:
+        ConfigError: there is no run, or its settings are damaged.
+    """
+    try:
+        text = (folder / _SETTINGS).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(
+            f"run.resume: {folder} holds no run ({_SETTINGS} cannot be read)"
+        ) from exc
+    return from_json(Experiment, text)
+
+
+def resumed_folder(overrides: Sequence[str]) -> Path | None:
+    """Return the folder of the run that the command line resumes, if it does.
+
+    Raises:
+        ConfigError: the folder holds no run, or other settings are given beside it.
+    """
+    named = [
+        text.removeprefix(_PREFIX) for text in overrides if text.startswith(_PREFIX)
+    ]
+    if not named or not named[-1]:
+        return None
+    others = [text for text in overrides if not text.startswith((_PREFIX, "hydra."))]
+    if others:
+        raise ConfigError(
+            f"run.resume: a run goes on with its own settings; leave out "
+            f"{' '.join(others)}"
+        )
+    folder = Path(named[-1]).resolve()
+    stored_settings(folder)
+    return folder
