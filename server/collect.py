@@ -71,7 +71,9 @@ def collect(
             failed += 1
             logger.warning("node %d left out: %s", node_id, exc)
             continue
-        good.append((node_id, _num_clients(reply), update))
+        # Only a summing layer may speak for others than itself.
+        count = _num_clients(reply) if needs is Needs.SUM else 1
+        good.append((node_id, count, update))
         if needs is Needs.UPDATES and len(good) == enough:
             break
     if not good:

@@ -8,8 +8,8 @@ such round and nothing of a later one.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -100,26 +100,40 @@ class Journal:
         Raises:
             JournalError: the file is damaged, or belongs to other settings.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(path, isolation_level=None)
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.executescript(_SCHEMA)
-            journal = cls(connection, path)
-            journal._check_meta("format", _FORMAT)
-            journal._check_settings(settings)
-        except sqlite3.DatabaseError as exc:
-            raise JournalError(f"{path}: not a readable journal ({exc})") from exc
+        except (OSError, sqlite3.DatabaseError) as exc:
+            raise JournalError(f"{path}: cannot be opened ({exc})") from exc
+        journal = cls(connection, path)
+        try:
+            journal._prepare(settings)
+        except BaseException:
+            journal.close()
+            raise
         return journal
+
+    def _prepare(self, settings: str) -> None:
+        try:
+            self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.executescript(_SCHEMA)
+            self._check_meta("format", _FORMAT)
+            self._check_settings(settings)
+        except (sqlite3.DatabaseError, ValueError) as exc:
+            raise JournalError(f"{self._path}: not a readable journal ({exc})") from exc
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
     def begin(self, state: bytes) -> None:
-        """Store the state before the first round, unless there is one already."""
+        """Store the state before the first round, unless there is one already.
+
+        Raises:
+            JournalError: the disk is full; nothing changed.
+        """
         if self.last() is None:
-            with self._transaction() as cursor:
+            with self._transaction("the first state") as cursor:
                 _put(cursor, LAST, -1, state)
 
     def commit(self, record: RoundRecord, state: bytes, *, best: bool) -> None:
@@ -138,17 +152,11 @@ class Journal:
         if record.round_index != due:
             raise JournalError(f"round {record.round_index} is not due, but {due}")
         row = (record.round_index, json.dumps(asdict(record)))
-        try:
-            with self._transaction() as cursor:
-                cursor.execute("INSERT INTO rounds VALUES (?, ?)", row)
-                _put(cursor, LAST, record.round_index, state)
-                if best:
-                    _put(cursor, BEST, record.round_index, state)
-        except sqlite3.DatabaseError as exc:
-            raise JournalError(
-                f"{self._path}: round {record.round_index} could not be stored "
-                f"({exc}); make room on the disk and resume"
-            ) from exc
+        with self._transaction(f"round {record.round_index}") as cursor:
+            cursor.execute("INSERT INTO rounds VALUES (?, ?)", row)
+            _put(cursor, LAST, record.round_index, state)
+            if best:
+                _put(cursor, BEST, record.round_index, state)
 
     def last(self) -> Checkpoint | None:
         """Return the state after the last committed round, if there is any state."""
@@ -170,7 +178,8 @@ class Journal:
         if not rows:
             return None
         ((round_index, sha256, state),) = rows
-        if hashlib.sha256(state).hexdigest() != sha256:
+        is_whole = isinstance(state, bytes) and isinstance(round_index, int)
+        if not is_whole or hashlib.sha256(state).hexdigest() != sha256:
             raise JournalError(f"{self._path}: the state {name!r} is damaged")
         return Checkpoint(round_index, state)
 
@@ -193,27 +202,26 @@ class Journal:
         return str(stored)
 
     def _query(self, sql: str, *values: str) -> list[tuple[Any, ...]]:
-        with closing(self._connection.execute(sql, values)) as cursor:
-            return cursor.fetchall()
+        try:
+            with closing(self._connection.execute(sql, values)) as cursor:
+                return cursor.fetchall()
+        except sqlite3.DatabaseError as exc:
+            raise JournalError(f"{self._path}: not a readable journal ({exc})") from exc
 
-    def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection)
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK if the block raises."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> sqlite3.Cursor:
-        return self._connection.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[sqlite3.Cursor]:
+        """BEGIN IMMEDIATE ... COMMIT, or ROLLBACK if the block raises."""
+        try:
+            yield self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("COMMIT")
-        elif self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+        except sqlite3.DatabaseError as exc:
+            raise JournalError(
+                f"{self._path}: {what} could not be stored ({exc}); make room on the "
+                f"disk, or stop whoever else uses the folder, and resume"
+            ) from exc
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
 
 def _put(cursor: sqlite3.Cursor, name: str, round_index: int, state: bytes) -> None:

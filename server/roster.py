@@ -35,7 +35,7 @@ def roster(
         TransportError: too few devices connected or answered in time.
     """
     if isinstance(grid, LocalGrid):
-        return list(grid.get_node_ids())  # they are in that order already
+        return _first(list(grid.get_node_ids()), num_devices)  # in order already
     deadline = time.monotonic() + wait_seconds
     while len(nodes := list(grid.get_node_ids())) < num_devices:
         if time.monotonic() > deadline:
@@ -43,7 +43,7 @@ def roster(
                 f"{len(nodes)} of {num_devices} devices (fleet.num_devices) connected "
                 f"within {wait_seconds:.0f} s"
             )
-        time.sleep(_POLL_SECONDS)
+        time.sleep(min(_POLL_SECONDS, wait_seconds))
     node_by_place = _ask(grid, nodes, deadline - time.monotonic())
     missing = [i for i in range(num_devices) if i not in node_by_place]
     if missing:
@@ -52,6 +52,14 @@ def roster(
             f"first has partition-id {missing[0]}"
         )
     return [node_by_place[place] for place in range(num_devices)]
+
+
+def _first(nodes: list[int], num_devices: int) -> list[int]:
+    if len(nodes) < num_devices:
+        raise TransportError(
+            f"the grid has {len(nodes)} of {num_devices} devices (fleet.num_devices)"
+        )
+    return nodes[:num_devices]
 
 
 def _ask(grid: Grid, nodes: list[int], timeout: float) -> dict[int, int]:

@@ -21,7 +21,8 @@ def draw_cohort(
         round_index: the round, from 0.
         attempt: the try of this round, from 0.
     """
-    wanted = math.ceil(config.cohort * (1.0 + config.over_sampling))
+    # Rounded: 0.07 of 100 are 7 more, not the 8 that a float's last bit would make.
+    wanted = config.cohort + math.ceil(round(config.cohort * config.over_sampling, 9))
     rng = generator(config.seed, Purpose.SAMPLE, round_index, attempt)
     chosen = rng.choice(len(devices), size=min(wanted, len(devices)), replace=False)
     return [devices[index] for index in sorted(chosen.tolist())]

@@ -18,19 +18,33 @@ from fedge.errors import JournalError
 
 T = TypeVar("T")
 _ARRAY = "$array"
+# What reading bytes that we did not write can raise.
+_DAMAGED = (
+    AttributeError,
+    KeyError,
+    RecursionError,
+    SafetensorError,
+    TypeError,
+    ValueError,
+)
 
 
 def to_bytes(state: object) -> bytes:
     """Return the state as safetensors bytes.
 
-    Guarantee: `from_bytes(state, to_bytes(state))` has the same values, bit for bit.
+    Guarantee: `from_bytes(state, to_bytes(state))` has the same values, bit for bit
+    (a tuple inside a mapping or a list comes back as a list).
 
     Raises:
-        TypeError: a field is neither array, scalar, mapping, list nor dataclass.
+        TypeError: a field is neither array of numbers, scalar, mapping, list nor
+            dataclass, or a mapping's name is no text.
     """
     arrays: dict[str, AnyArray] = {}
     skeleton = _strip(state, "", arrays)
-    return bytes(save(arrays, metadata={"skeleton": json.dumps(skeleton)}))
+    try:
+        return bytes(save(arrays, metadata={"skeleton": json.dumps(skeleton)}))
+    except SafetensorError as exc:
+        raise TypeError(f"state: cannot store an array ({exc})") from exc
 
 
 def from_bytes(prototype: T, data: bytes) -> T:
@@ -45,7 +59,7 @@ def from_bytes(prototype: T, data: bytes) -> T:
         skeleton = json.loads(header["__metadata__"]["skeleton"])
         arrays = load(data)
         rebuilt: T = _fill(prototype, skeleton, arrays)
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as exc:
+    except _DAMAGED as exc:
         raise JournalError(
             f"stored state: damaged, or not a {type(prototype).__name__}"
         ) from exc
@@ -57,11 +71,16 @@ def _strip(value: object, path: str, arrays: dict[str, AnyArray]) -> Any:  # noq
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray):
-        arrays[path] = np.ascontiguousarray(value)
-        return {_ARRAY: path}
+        # Numbered, because a name in a mapping may itself hold a "/". Not
+        # `ascontiguousarray`: it gives a number without axes an axis.
+        name = f"{len(arrays)}{path}"
+        arrays[name] = np.asarray(value, order="C")
+        return {_ARRAY: name}
     if is_dataclass(value):
         value = {part.name: getattr(value, part.name) for part in fields(value)}
     if isinstance(value, Mapping):
+        if _ARRAY in value or not all(isinstance(name, str) for name in value):
+            raise TypeError(f"state: cannot store the names in {path or '/'}")
         return {k: _strip(v, f"{path}/{k}", arrays) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_strip(v, f"{path}/{i}", arrays) for i, v in enumerate(value)]
@@ -73,6 +92,8 @@ def _fill(prototype: Any, skeleton: Any, arrays: Mapping[str, AnyArray]) -> Any:
     if isinstance(skeleton, dict) and skeleton.keys() == {_ARRAY}:
         return arrays[skeleton[_ARRAY]]
     if is_dataclass(prototype) and not isinstance(prototype, type):
+        if skeleton.keys() != {part.name for part in fields(prototype)}:
+            raise ValueError("another class's fields")
         parts = {
             part.name: _fill(getattr(prototype, part.name), skeleton[part.name], arrays)
             for part in fields(prototype)
@@ -81,5 +102,8 @@ def _fill(prototype: Any, skeleton: Any, arrays: Mapping[str, AnyArray]) -> Any:
     if isinstance(skeleton, dict):
         return {name: _fill(None, part, arrays) for name, part in skeleton.items()}
     if isinstance(skeleton, list):
-        return [_fill(None, part, arrays) for part in skeleton]
+        filled = [_fill(None, part, arrays) for part in skeleton]
+        return tuple(filled) if isinstance(prototype, tuple) else filled
+    if isinstance(prototype, np.ndarray):
+        raise TypeError("an array is missing")
     return skeleton

@@ -1,4 +1,4 @@
-"""Models as flat vectors: what is put in comes out again, what does not fit is named."""
+"""A model as one flat vector: what is put in comes out, what does not fit is named."""
 
 import numpy as np
 import pytest
@@ -44,8 +44,8 @@ def test_sizes_and_places_are_those_of_the_shapes() -> None:
 
 def test_a_flat_vector_is_a_copy_and_its_parts_are_views() -> None:
     weight = np.ones((2, 3), np.float32)
-    arrays = {"weight": weight, "bias": np.zeros(3, "f4"), "mean": np.float32(2) * 1}
-    vector = SPEC.flatten({**arrays, "mean": np.array(2.0, np.float32)})
+    bias, mean = np.zeros(3, np.float32), np.array(2.0, np.float32)
+    vector = SPEC.flatten({"weight": weight, "bias": bias, "mean": mean})
     vector[0] = 7.0
     assert weight[0, 0] == 1.0
     assert SPEC.unflatten(vector)["weight"][0, 0] == 7.0
@@ -103,7 +103,7 @@ def test_equal_specs_have_equal_digests_and_others_differ(other: ArraySpec) -> N
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_counted_and_not_shown(bad: float) -> None:
-    with pytest.raises(ValueError, match="^update: 2 of 4 values are not finite$"):
+    with pytest.raises(ValueError, match=r"^update: 2 of 4 values are not finite$"):
         check_finite(np.array([1.25, bad, bad, 2.5]), "update")
 
 

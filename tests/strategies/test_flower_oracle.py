@@ -9,7 +9,7 @@ from flwr.serverapp import strategy as flower
 
 from fedge.aggregation import UpdateMatrix
 from fedge.flower.adapter import FlowerStrategy
-from fedge.strategy import Needs
+from fedge.strategy import Needs, Strategy
 from strategies.fedadagrad import FedAdagrad
 from strategies.fedadam import FedAdam
 from strategies.fedavg import FedAvg
@@ -52,7 +52,7 @@ def updates(rng: np.random.Generator) -> UpdateMatrix:
     ("ours", "theirs", "arguments"), PAIRS, ids=lambda v: getattr(v, "__name__", "")
 )
 def test_ours_agrees_with_flowers_over_five_rounds(
-    ours: Any, theirs: type[flower.Strategy], arguments: dict[str, float]
+    ours: Strategy[Any], theirs: type[flower.Strategy], arguments: dict[str, float]
 ) -> None:
     rng = np.random.default_rng(5)
     start = rng.normal(0.0, 1.0, SIZE).astype(np.float32)
@@ -74,7 +74,7 @@ def test_ours_agrees_with_flowers_over_five_rounds(
     ("ours", "theirs", "arguments"), PAIRS, ids=lambda v: getattr(v, "__name__", "")
 )
 def test_apply_leaves_the_old_state_alone(
-    ours: Any, theirs: type[flower.Strategy], arguments: dict[str, float]
+    ours: Strategy[Any], theirs: type[flower.Strategy], arguments: dict[str, float]
 ) -> None:
     rng = np.random.default_rng(6)
     start = rng.normal(0.0, 1.0, SIZE).astype(np.float32)

@@ -1,0 +1,142 @@
+"""Every contradiction names its settings and a way out; nothing else is refused."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fedge.config import (
+    Augmentation,
+    DataConfig,
+    DataKind,
+    Experiment,
+    FleetConfig,
+    ModelConfig,
+    ModelName,
+    PartitionConfig,
+    PartitionKind,
+    RunConfig,
+    Task,
+    TrainConfig,
+)
+from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
+from fedge.errors import ConfigError
+from server.compatibility import check_compatible
+
+IID = PartitionConfig(kind=PartitionKind.iid)
+NATURAL = PartitionConfig(kind=PartitionKind.natural)
+OWNED = DataConfig(natural_clients=True)
+
+
+def problems(experiment: Experiment) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        check_compatible(experiment)
+    return str(caught.value).split("\n")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "says"),
+    [
+        (
+            Experiment(run=RunConfig(cohort=21), fleet=FleetConfig(num_devices=20)),
+            ["run.cohort: 21", "fleet.num_devices: 20", "lower the one"],
+        ),
+        (
+            Experiment(fleet=FleetConfig(num_devices=0)),
+            ["fleet.num_devices: 0", "partition=natural"],
+        ),
+        (Experiment(partition=NATURAL), ["partition.kind: natural", "data=digits"]),
+        (
+            Experiment(data=DataConfig(task=Task.regression)),
+            ["partition.kind: dirichlet", "regression task", "partition=iid"],
+        ),
+        (
+            Experiment(
+                data=DataConfig(task=Task.regression),
+                partition=PartitionConfig(kind=PartitionKind.shards),
+            ),
+            ["partition.kind: shards", "regression task"],
+        ),
+        (
+            Experiment(data=DataConfig(name="har", loader="uci_har")),
+            ["data.root: empty", "data=har", "FEDGE_DATA_ROOT"],
+        ),
+        (
+            Experiment(model=ModelConfig(name=ModelName.gru)),
+            ["model.name: gru", "data=digits (image)", "model=cnn or mobilenet"],
+        ),
+        (
+            Experiment(
+                data=DataConfig(kind=DataKind.table),
+                model=ModelConfig(name=ModelName.mlp),
+                train=TrainConfig(augment=Augmentation.flip),
+            ),
+            ["train.augment: flip", "data=digits (table)", "use none or noise"],
+        ),
+    ],
+)
+def test_a_contradiction_is_the_only_problem_and_names_both_sides(
+    experiment: Experiment, says: list[str]
+) -> None:
+    [problem] = problems(experiment)
+    assert all(part in problem for part in says), problem
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Experiment,
+        lambda: Experiment(run=RunConfig(cohort=20), fleet=FleetConfig(num_devices=20)),
+        lambda: Experiment(
+            data=OWNED, partition=NATURAL, fleet=FleetConfig(num_devices=0)
+        ),
+        lambda: Experiment(data=DataConfig(task=Task.regression), partition=IID),
+        lambda: Experiment(data=DataConfig(loader="uci_har", root="/data")),
+        lambda: Experiment(data=DataConfig(loader="mine:load")),
+        lambda: Experiment(model=ModelConfig(name=ModelName.gru, builder="mine:model")),
+    ],
+)
+def test_settings_that_fit_pass(make: Callable[[], Experiment]) -> None:
+    check_compatible(make())
+
+
+@pytest.mark.parametrize("model", ModelName)
+@pytest.mark.parametrize("kind", DataKind)
+def test_a_model_passes_exactly_when_the_table_has_it(
+    kind: DataKind, model: ModelName
+) -> None:
+    experiment = Experiment(data=DataConfig(kind=kind), model=ModelConfig(name=model))
+    if model in MODELS_BY_KIND[kind]:
+        check_compatible(experiment)
+    else:
+        assert problems(experiment)[0].startswith(f"model.name: {model} ")
+
+
+@pytest.mark.parametrize("augment", Augmentation)
+@pytest.mark.parametrize("kind", DataKind)
+def test_an_augmentation_passes_exactly_when_the_table_has_it(
+    kind: DataKind, augment: Augmentation
+) -> None:
+    experiment = Experiment(
+        data=DataConfig(kind=kind),
+        model=ModelConfig(name=MODELS_BY_KIND[kind][0]),
+        train=TrainConfig(augment=augment),
+    )
+    if augment in AUGMENTATIONS_BY_KIND[kind]:
+        check_compatible(experiment)
+    else:
+        assert problems(experiment)[0].startswith(f"train.augment: {augment} ")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    experiment = Experiment(
+        data=DataConfig(kind=DataKind.text, task=Task.next_token, loader="shakespeare"),
+        fleet=FleetConfig(num_devices=0),
+        train=TrainConfig(augment=Augmentation.noise),
+    )
+    assert [problem.partition(":")[0] for problem in problems(experiment)] == [
+        "fleet.num_devices",
+        "data.root",
+        "partition.kind",
+        "model.name",
+        "train.augment",
+    ]
