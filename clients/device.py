@@ -48,7 +48,7 @@ class Device:
             partition_id=partition_id,
             data_root=Path(root) if root else None,
             folder=Path(folder) if folder else None,
-            allow=tuple(name for name in allow.split(",") if name),
+            allow=tuple(name.strip() for name in allow.split(",") if name.strip()),
         )
 
 

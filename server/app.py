@@ -1,5 +1,6 @@
 """The ServerApp: one object for the simulator, Flower's runtimes and a real fleet."""
 
+from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -9,12 +10,13 @@ from fedge.config import Experiment
 from fedge.config.experiment import from_json, to_json
 from fedge.errors import ConfigError
 from fedge.flower import Faults, PlainSum, Telemetry
+from fedge.flower.wire import check_train_reply
 from fedge.strategy import Needs
 from server.coordinator import Wiring, train
 from server.events import Observer, current_observer
 from server.journal import Journal
 from server.model_state import ModelState, initial_state
-from server.publish import publish
+from server.publish import open_repository, publish
 from server.push import push
 from server.roster import roster
 from server.settings import compose_experiment
@@ -53,6 +55,8 @@ def coordinate(
     """
     setup = prepare(experiment)
     folder.mkdir(parents=True, exist_ok=True)
+    if experiment.release.enabled:
+        open_repository(folder, setup)  # a missing key is told before the training
     wiring = connect(grid, setup)
     journal = Journal.open(folder / JOURNAL, _lasting_settings(experiment))
     try:
@@ -87,8 +91,10 @@ def connect(grid: Grid, setup: Setup) -> Wiring:
         below = Faults(grid, drop_probability=fleet.drop_probability, seed=run.seed)
     telemetry = Telemetry(below)
     summed = setup.strategy.needs is Needs.SUM
-    top = PlainSum(telemetry, enough=run.cohort) if summed else telemetry
-    return Wiring(top, telemetry, nodes)
+    if not summed:
+        return Wiring(telemetry, telemetry, nodes)
+    check = partial(check_train_reply, size=setup.spec.size)
+    return Wiring(PlainSum(telemetry, enough=run.cohort, check=check), telemetry, nodes)
 
 
 def _experiment(context: Context) -> Experiment:

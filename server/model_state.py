@@ -54,12 +54,14 @@ def advance(
     Raises:
         RoundAbortedError: the strategy refused, or the new model is not finite.
     """
-    trainable, buffer_delta = _split(total, spec.num_trainable)
-    advanced = ModelState(
-        strategy.apply(state.strategy_state, trainable),
-        (state.buffers + buffer_delta).astype(np.float32),
-        state.mask,
-    )
+    # What overflows becomes an infinity without a word, and is refused below.
+    with np.errstate(over="ignore", invalid="ignore"):
+        trainable, buffer_delta = _split(total, spec.num_trainable)
+        advanced = ModelState(
+            strategy.apply(state.strategy_state, trainable),
+            (state.buffers + buffer_delta).astype(np.float32),
+            state.mask,
+        )
     try:
         check_finite(advanced.params, "global model")
     except ValueError as exc:

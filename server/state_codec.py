@@ -91,6 +91,8 @@ def _fill(prototype: Any, skeleton: Any, arrays: Mapping[str, AnyArray]) -> Any:
     """Put the arrays back; dataclasses are made where the prototype has them."""
     if isinstance(skeleton, dict) and skeleton.keys() == {_ARRAY}:
         return arrays[skeleton[_ARRAY]]
+    if isinstance(prototype, np.ndarray):
+        raise TypeError("an array is missing")
     if is_dataclass(prototype) and not isinstance(prototype, type):
         if skeleton.keys() != {part.name for part in fields(prototype)}:
             raise ValueError("another class's fields")
@@ -104,6 +106,4 @@ def _fill(prototype: Any, skeleton: Any, arrays: Mapping[str, AnyArray]) -> Any:
     if isinstance(skeleton, list):
         filled = [_fill(None, part, arrays) for part in skeleton]
         return tuple(filled) if isinstance(prototype, tuple) else filled
-    if isinstance(prototype, np.ndarray):
-        raise TypeError("an array is missing")
     return skeleton

@@ -1,4 +1,7 @@
-"""Going on with an earlier run: it is found by its folder and keeps its settings."""
+"""Going on with an earlier run: it is found by its folder and keeps its settings.
+
+Imported before the settings are checked, so nothing heavy is imported at the top.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +9,6 @@ from pathlib import Path
 from fedge.config import Experiment
 from fedge.config.experiment import from_json, to_json
 from fedge.errors import ConfigError
-from server.summary import write_atomically
 
 _SETTINGS = "experiment.json"
 _PREFIX = "run.resume="
@@ -14,6 +16,8 @@ _PREFIX = "run.resume="
 
 def store_settings(experiment: Experiment, folder: Path) -> None:
     """Leave the settings in the run's folder, for whoever resumes it."""
+    from server.summary import write_atomically
+
     write_atomically(folder / _SETTINGS, to_json(experiment).encode())
 
 
@@ -38,12 +42,11 @@ def resumed_folder(overrides: Sequence[str]) -> Path | None:
     Raises:
         ConfigError: the folder holds no run, or other settings are given beside it.
     """
-    named = [
-        text.removeprefix(_PREFIX) for text in overrides if text.startswith(_PREFIX)
-    ]
+    plain = [text.lstrip("+") for text in overrides]  # "++a=b" sets a, too
+    named = [text.removeprefix(_PREFIX) for text in plain if text.startswith(_PREFIX)]
     if not named or not named[-1]:
         return None
-    others = [text for text in overrides if not text.startswith((_PREFIX, "hydra."))]
+    others = [text for text in plain if not text.startswith((_PREFIX, "hydra."))]
     if others:
         raise ConfigError(
             f"run.resume: a run goes on with its own settings; leave out "

@@ -3,8 +3,13 @@
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
-from fedge.config.ranges import check_at_least, check_below_one
+from fedge.config.ranges import check_below_one, check_within
 from fedge.errors import ConfigError
+
+
+# A server names the architecture: these bound what it can make a device build.
+MAX_WIDTH = 16_384
+MAX_LAYERS = 64
 
 
 class ModelName(StrEnum):
@@ -27,9 +32,9 @@ class ModelConfig:
         builder: "package.module:function" of an allowed package (see `run.allow`) for
             a model of one's own; empty for a reference model.
         widths: sizes of the hidden layers: channels of the convolution blocks, units of
-            the linear layers (mlp) or of the recurrent layers (gru), each >= 1.
+            the linear layers (mlp) or of the recurrent layers (gru); up to 64, each 1 to 16,384.
         hidden: units of the linear layer before the output (cnn, cnn1d) or of the
-            token embedding (gru), >= 1.
+            token embedding (gru), 1 to 16,384.
         dropout: share of activations dropped while training, in [0, 1).
     """
 
@@ -40,10 +45,11 @@ class ModelConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least("model.hidden", self.hidden, 1)
+        check_within("model.hidden", self.hidden, 1, MAX_WIDTH)
         check_below_one("model.dropout", self.dropout)
-        if any(width < 1 for width in self.widths):
-            raise ConfigError(f"model.widths: {self.widths} must all be at least 1")
+        check_within("number of model.widths", len(self.widths), 0, MAX_LAYERS)
+        for width in self.widths:
+            check_within("model.widths", width, 1, MAX_WIDTH)
         needs_widths = self.name is not ModelName.logistic and not self.builder
         if needs_widths and not self.widths:
             raise ConfigError(f"model.widths: model {self.name} needs at least one")

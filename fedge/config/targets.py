@@ -15,14 +15,20 @@ ALLOWED_PACKAGES = ("strategies", "fedge", "flwr.serverapp.strategy")
 
 
 def resolve(
-    name: str, setting: str, *, allow: Sequence[str] = ()
+    name: str,
+    setting: str,
+    *,
+    allow: Sequence[str] = (),
+    base: Sequence[str] = ALLOWED_PACKAGES,
 ) -> Callable[..., Any]:
     """Return the class or function called `name`.
 
     Args:
         name: "package.module.Name" or "package.module:name".
         setting: the setting that holds it, for messages.
-        allow: further packages, beside `ALLOWED_PACKAGES`.
+        allow: packages that the person who starts the program trusts.
+        base: packages that are always allowed. Empty where a server may choose the
+            name: then nothing but what the device's owner listed can be called.
 
     Guarantee: what is returned was defined in an allowed package; being imported by a
     module of one is not enough.
@@ -32,10 +38,10 @@ def resolve(
             such module or name, or it was defined in a package that is not allowed.
     """
     module_name, _, attribute = name.replace(":", ".").rpartition(".")
-    allowed = (*ALLOWED_PACKAGES, *allow)
+    allowed = (*base, *allow)
     if not _is_within(module_name, allowed):
         raise ConfigError(
-            f"{setting}: {name!r} is not in an allowed package ({', '.join(allowed)}); "
+            f"{setting}: {name!r} is not in an allowed package ({', '.join(allowed) or 'none is'}); "
             f"add its package to run.allow if you trust it"
         )
     try:
@@ -48,7 +54,7 @@ def resolve(
     if not isinstance(home, str) or not _is_within(home, allowed):
         raise ConfigError(
             f"{setting}: {name!r} was defined in {home}, which is not in an allowed "
-            f"package ({', '.join(allowed)}); add it to run.allow if you trust it"
+            f"package ({', '.join(allowed) or 'none is'}); add it to run.allow if you trust it"
         )
     result: Callable[..., Any] = found
     return result

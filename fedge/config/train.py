@@ -3,8 +3,19 @@
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
-from fedge.config.ranges import check_at_least, check_below_one, check_more_than
+from fedge.config.ranges import (
+    check_at_least,
+    check_below_one,
+    check_more_than,
+    check_within,
+)
 from fedge.errors import ConfigError
+
+
+# A server says how long a device trains: these bound what it can ask for.
+MAX_EPOCHS = 1_000
+MAX_STEPS = 1_000_000
+MAX_BATCH_SIZE = 65_536
 
 
 class OptimizerName(StrEnum):
@@ -48,9 +59,9 @@ class TrainConfig:
         learning_rate: local learning rate before the schedule, > 0.
         momentum: of sgd, in [0, 1).
         weight_decay: L2 penalty, >= 0.
-        epochs: passes over the local data, >= 1; ignored when steps > 0.
-        steps: optimizer steps; 0 means go by epochs.
-        batch_size: examples in a step, >= 1.
+        epochs: passes over the local data, 1 to 1,000; ignored when steps > 0.
+        steps: optimizer steps, up to a million; 0 means go by epochs.
+        batch_size: examples in a step, 1 to 65,536.
         clip_norm: gradients are scaled down to this L2 norm; 0 means never.
         precision: float32, or mixed where the device supports it.
         schedule: how the learning rate changes over the rounds.
@@ -79,9 +90,9 @@ class TrainConfig:
         check_more_than("train.learning_rate", self.learning_rate, 0.0)
         check_below_one("train.momentum", self.momentum)
         check_at_least("train.weight_decay", self.weight_decay, 0.0)
-        check_at_least("train.epochs", self.epochs, 1)
-        check_at_least("train.steps", self.steps, 0)
-        check_at_least("train.batch_size", self.batch_size, 1)
+        check_within("train.epochs", self.epochs, 1, MAX_EPOCHS)
+        check_within("train.steps", self.steps, 0, MAX_STEPS)
+        check_within("train.batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
         check_at_least("train.clip_norm", self.clip_norm, 0.0)
         check_at_least("train.decay_rounds", self.decay_rounds, 1)
         if not 0.0 < self.decay_factor <= 1.0:

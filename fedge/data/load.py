@@ -113,7 +113,7 @@ def _find_loader(name: str, allow: tuple[str, ...]) -> Loader:
     if name in LOADERS:
         return LOADERS[name]
     if "." in name or ":" in name:
-        return resolve(name, "data.loader", allow=allow)
+        return resolve(name, "data.loader", allow=allow, base=())
     near = difflib.get_close_matches(name, LOADERS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigError(

@@ -6,7 +6,7 @@ strategies accept it unchanged. It has the shape of secure aggregation without m
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
@@ -34,12 +34,20 @@ class PlainSum(GridLayer):
     Attributes:
         enough: stop waiting after so many good replies (over-sampling); 0 takes all.
         weighted_by_key: the metric that is a reply's weight.
+        check: raises PeerError for a reply that must not be added; without it the
+            first good reply decides which arrays and metrics all others must have.
     """
 
     def __init__(
-        self, inner: Grid, *, enough: int = 0, weighted_by_key: str = "num-examples"
+        self,
+        inner: Grid,
+        *,
+        enough: int = 0,
+        weighted_by_key: str = "num-examples",
+        check: Callable[[RecordDict], None] | None = None,
     ) -> None:
         super().__init__(inner)
+        self.check = check
         self.enough = enough
         self.weighted_by_key = weighted_by_key
 
@@ -57,6 +65,8 @@ class PlainSum(GridLayer):
                 yield reply
                 continue
             try:
+                if self.check is not None:
+                    self.check(reply.content)
                 total.add(reply.content)
             except PeerError as exc:
                 logger.warning("node %d left out: %s", reply.metadata.src_node_id, exc)

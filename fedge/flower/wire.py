@@ -224,6 +224,18 @@ class TrainReply:
         )
 
 
+def check_train_reply(content: RecordDict, *, size: int) -> None:
+    """Raise PeerError unless this is one device's training reply, and nothing more.
+
+    The first reply decides what a sum is made of, so it must not hold what the others
+    do not have.
+    """
+    TrainReply.from_content(content, size=size)
+    names = set(content), set(_arrays(content)), set(_metrics(content))
+    if names != ({ARRAYS, METRICS}, {"delta"}, {NUM_EXAMPLES, TRAIN_LOSS}):
+        raise PeerError("reply: holds more than a delta, its weight and its loss")
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluateRequest:
     """Evaluate this model on your data.

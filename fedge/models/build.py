@@ -37,7 +37,7 @@ def build_model(
         config: the architecture.
         info: shape of the inputs and number of outputs.
         seed: of the initial weights, in [0, 2**63).
-        allow: packages from which `config.builder` may come, beside fedge's own.
+        allow: packages from which `config.builder` may come.
 
     Raises:
         ConfigError: the model does not fit the data; or the builder is not allowed,
@@ -53,7 +53,8 @@ def build_model(
 
 
 def _own_model(config: ModelConfig, info: DataInfo, allow: Sequence[str]) -> nn.Module:
-    model = resolve(config.builder, "model.builder", allow=allow)(info)
+    builder = resolve(config.builder, "model.builder", allow=allow, base=())
+    model = builder(info)
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"model.builder: {config.builder!r} returned a {type(model).__name__}, "

@@ -139,7 +139,7 @@ def test_a_mistake_is_told_with_setting_value_and_a_way_out(
         (["run.min_answers=11"], "run.min_answers: 11 not in [1, 10] (run.cohort)"),
         (["release.root_threshold=4"], "release.root_threshold: 4 not in [1, 3]"),
         (["partition=natural"], "partition.kind: natural, but data=digits"),
-        (["strategy=fedadam", "strategy.learning_rate=-1"], "strategy.learning_rate: -1"),
+        (["strategy=fedadam", "strategy.tau=-1"], "strategy.tau: -1 must be more"),
         (["strategy=fedadam", "strategy.learning_rate=x"], "'x' is not a number"),
         (["strategy=fedadam", "strategy.learning_rat=1"],
          "did you mean strategy.learning_rate?"),

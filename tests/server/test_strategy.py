@@ -15,11 +15,12 @@ USERS = """
 from strategies.fedavg import FedAvg
 
 
-class Any(FedAvg):
+class Open:
     def __init__(self, **options): self.options = options
+    init = apply = local = lambda *a: None
 
 
-class Broken(FedAvg):
+class Broken:
     def __init__(self, size=1): raise ValueError(f"size {size} is wrong")
 
 
@@ -80,9 +81,8 @@ def test_a_target_that_is_no_name_in_a_package_is_refused(target: object) -> Non
         ("strategies.fedadam.FedAdam", {"tau": {"a": 1}}, "must be a plain value"),
         ("strategies.fedadam.FedAdam", {"tau": "1"}, "strategy.tau: '1' is not a num"),
         ("strategies.fedavg.FedAvgState", {}, "missing a required argument: 'params'"),
-        ("strategies.fedavg.FedAvgState", {"params": 1}, "has no init, apply and local"),
+        ("strategies.fedavg.FedAvgState", {"params": 1}, "no init, apply and local"),
         ("fedge.config.experiment.to_json", {}, "missing a required argument"),
-        ("fedge.config.experiment.from_json", {"cls": 1, "text": "{}"}, "strategy: "),
         ("fedge.strategy.Strategy", {}, "strategy: fedge.strategy.Strategy: "),
         ("fedge.errors.FedgeError", {}, "strategy._target_: fedge.errors.FedgeError"),
         ("flwr.serverapp.strategy.FedAvg", {"x": 1}, "strategy.x: "),
@@ -96,7 +96,7 @@ def test_what_makes_no_strategy_is_refused_with_the_reason(
 
 
 def test_a_users_strategy_needs_its_package_allowed(users_module: str) -> None:
-    settings = {"_target_": f"{users_module}.Any", "whatever": 3}
+    settings = {"_target_": f"{users_module}.Open", "whatever": 3}
     assert "run.allow" in refusal(settings)
     made: Any = make_strategy(settings, allow=[users_module])
     assert made.options == {"whatever": 3}
