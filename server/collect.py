@@ -10,10 +10,11 @@ from flwr.serverapp import Grid
 
 from fedge.aggregation import UpdateMatrix, WeightedSum
 from fedge.errors import PeerError
+from fedge.flower.entries import METRICS
 from fedge.flower.layer import stream_replies
 from fedge.flower.plain_sum import NUM_CLIENTS
 from fedge.flower.records import content_of_reply
-from fedge.flower.wire import METRICS, TrainReply
+from fedge.flower.wire import TrainReply
 from fedge.strategy import Needs, Total
 
 logger = logging.getLogger(__name__)

@@ -115,6 +115,10 @@ class Journal:
 
     def _prepare(self, settings: str) -> None:
         try:
+            # One coordinator at a time; with a write-ahead log FULL makes a commit
+            # durable (the rollback journal would leave its folder unsynced).
+            self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.executescript(_SCHEMA)
             self._check_meta("format", _FORMAT)

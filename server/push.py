@@ -7,11 +7,11 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedge.errors import PeerError
+from fedge.flower.entries import CONFIG
 from fedge.flower.layer import stream_replies
 from fedge.flower.records import content_of_reply
 from fedge.flower.release_records import content_of
 from fedge.flower.wire import (
-    CONFIG,
     EVALUATE_RELEASE,
     RELEASE,
     EvaluateReply,
@@ -51,7 +51,7 @@ def push(setup: Setup, wiring: Wiring, published: Published) -> Rollout:
 
     A device that fails is counted and logged; the others go on.
     """
-    installed, rolled_back = _install_everywhere(wiring, published)
+    installed, rolled_back = _install_everywhere(setup, wiring, published)
     replies = _evaluate(setup, wiring, installed)
     replies = [r for r in replies if r.version == published.passport.version]
     weights = np.array([reply.num_examples for reply in replies])
@@ -67,11 +67,15 @@ def push(setup: Setup, wiring: Wiring, published: Published) -> Rollout:
     )
 
 
-def _install_everywhere(wiring: Wiring, published: Published) -> tuple[list[int], int]:
+def _install_everywhere(
+    setup: Setup, wiring: Wiring, published: Published
+) -> tuple[list[int], int]:
     content = content_of(published.bundle)
     messages = [Message(content, node, RELEASE) for node in wiring.nodes]
     installed, rolled_back = [], 0
-    for reply in stream_replies(wiring.grid, messages):
+    for reply in stream_replies(
+        wiring.grid, messages, timeout=setup.experiment.release.push_seconds
+    ):
         node = reply.metadata.src_node_id
         try:
             answer = ReleaseReply.from_content(content_of_reply(reply))
@@ -90,7 +94,9 @@ def _evaluate(setup: Setup, wiring: Wiring, nodes: list[int]) -> list[EvaluateRe
     content = RecordDict({CONFIG: ConfigRecord({"task": setup.task})})
     messages = [Message(content, node, EVALUATE_RELEASE) for node in nodes]
     answers = []
-    for reply in stream_replies(wiring.grid, messages):
+    for reply in stream_replies(
+        wiring.grid, messages, timeout=setup.experiment.release.push_seconds
+    ):
         try:
             answers.append(EvaluateReply.from_content(content_of_reply(reply)))
         except PeerError as exc:

@@ -21,7 +21,7 @@ from fedge.commands.key_files import (
     write_replacing,
 )
 from fedge.errors import ConfigError, PeerError
-from fedge.secagg.identity import CAP_FAST_AES, SigningKey, fingerprint
+from fedge.secagg.identity import FAST_AES, SigningKey, fingerprint
 from fedge.secagg.roster import (
     MEMBER_BYTES,
     Credentials,
@@ -70,7 +70,7 @@ def enroll_device(
         ConfigError: a value is out of range, or a file cannot be read or written.
     """
     enrolment = read_signing_key(key_file)
-    caps = CAP_FAST_AES if fast_aes else 0
+    caps = FAST_AES if fast_aes else 0
     made = enroll(enrolment, uid=uid, caps=caps, not_after=not_after)
     make_new_folder(folder)
     write_new(folder / IDENTITY_KEY, pem_of_key(made.identity), mode=SECRET_MODE)

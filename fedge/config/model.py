@@ -6,7 +6,6 @@ from enum import StrEnum, auto
 from fedge.config.ranges import check_below_one, check_within
 from fedge.errors import ConfigError
 
-
 # A server names the architecture: these bound what it can make a device build.
 MAX_WIDTH = 16_384
 MAX_LAYERS = 64
@@ -32,7 +31,8 @@ class ModelConfig:
         builder: "package.module:function" of an allowed package (see `run.allow`) for
             a model of one's own; empty for a reference model.
         widths: sizes of the hidden layers: channels of the convolution blocks, units of
-            the linear layers (mlp) or of the recurrent layers (gru); up to 64, each 1 to 16,384.
+            the linear layers (mlp) or of the recurrent layers (gru); up to 64, each 1
+            to 16,384.
         hidden: units of the linear layer before the output (cnn, cnn1d) or of the
             token embedding (gru), 1 to 16,384.
         dropout: share of activations dropped while training, in [0, 1).

@@ -20,6 +20,7 @@ class ReleaseConfig:
         tolerance: largest difference of an output from the signed one, >= 0.
         max_latency_ms: budget for one example on the device, > 0.
         max_memory_mb: memory limit of the health check's process, >= 64.
+        push_seconds: patience with the devices' answers to a pushed release, > 0.
     """
 
     enabled: bool = True
@@ -30,6 +31,7 @@ class ReleaseConfig:
     tolerance: float = 1e-3
     max_latency_ms: float = 100.0
     max_memory_mb: int = 2048
+    push_seconds: float = 900.0
 
     def __post_init__(self) -> None:
         check_at_least("release.root_keys", self.root_keys, 1)
@@ -43,3 +45,4 @@ class ReleaseConfig:
         check_at_least("release.tolerance", self.tolerance, 0.0)
         check_more_than("release.max_latency_ms", self.max_latency_ms, 0.0)
         check_at_least("release.max_memory_mb", self.max_memory_mb, 64)
+        check_more_than("release.push_seconds", self.push_seconds, 0.0)

@@ -60,7 +60,7 @@ class SecAggConfig:
         check_more_than("secagg.phase_seconds", self.phase_seconds, 0.0)
         for name in ("degree", "threshold"):
             value = getattr(self, name)
-            if value != 0 and value < 2:  # noqa: PLR2004 - two is the least that works
+            if value != 0 and value < 2:
                 raise ConfigError(
                     f"secagg.{name}: {value} must be at least 2, or 0 to choose"
                 )

@@ -39,9 +39,10 @@ def resolve(
     """
     module_name, _, attribute = name.replace(":", ".").rpartition(".")
     allowed = (*base, *allow)
+    listed = ", ".join(allowed) or "none is"
     if not _is_within(module_name, allowed):
         raise ConfigError(
-            f"{setting}: {name!r} is not in an allowed package ({', '.join(allowed) or 'none is'}); "
+            f"{setting}: {name!r} is not in an allowed package ({listed}); "
             f"add its package to run.allow if you trust it"
         )
     try:
@@ -54,7 +55,7 @@ def resolve(
     if not isinstance(home, str) or not _is_within(home, allowed):
         raise ConfigError(
             f"{setting}: {name!r} was defined in {home}, which is not in an allowed "
-            f"package ({', '.join(allowed) or 'none is'}); add it to run.allow if you trust it"
+            f"package ({listed}); add it to run.allow if you trust it"
         )
     result: Callable[..., Any] = found
     return result

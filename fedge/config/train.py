@@ -11,7 +11,6 @@ from fedge.config.ranges import (
 )
 from fedge.errors import ConfigError
 
-
 # A server says how long a device trains: these bound what it can ask for.
 MAX_EPOCHS = 1_000
 MAX_STEPS = 1_000_000

@@ -140,7 +140,7 @@ class LocalGrid(Grid):
         try:
             reply = self.client_app(delivered, self._context(node_id, index))
             _check_reply(reply, message)
-        except Exception as exc:  # any failure is the client's
+        except (Exception, SystemExit) as exc:  # any failure is the client's
             reason = f"{type(exc).__name__}: {exc}"[:_MAX_REASON_LENGTH]
             logger.warning("client %d failed: %s", index, reason)
             error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)

@@ -7,6 +7,7 @@ strategies accept it unchanged. It has the shape of secure aggregation without m
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 
 import numpy as np
 from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
@@ -85,13 +86,12 @@ class _Total:
         self._weight_key = weighted_by_key
         self._arrays: ExactSum | None = None
         self._layout: list[tuple[str, np.dtype[np.generic], tuple[int, ...]]] = []
-        self._metrics: ExactSum | None = None
-        self._metric_names: list[str] = []
+        self._metrics: dict[str, Fraction] = {}
         self._record_names = ("", "")
 
     @property
     def num_clients(self) -> int:
-        return self._metrics.num_terms if self._metrics else 0
+        return self._arrays.num_terms if self._arrays else 0
 
     def add(self, content: RecordDict) -> None:
         """Add one reply; raise PeerError and change nothing if it does not fit."""
@@ -104,27 +104,26 @@ class _Total:
             next(iter(content.array_records.items())),
             next(iter(content.metric_records.items())),
         )
-        weight, names, values = self._read_metrics(metrics)
+        weight, values = self._read_metrics(metrics)
         arrays = {name: read_array(array) for name, array in record.items()}
         layout = [(name, a.dtype, a.shape) for name, a in arrays.items()]
         vector = _concatenate(list(arrays.values()))
-        if self._arrays is None or self._metrics is None:
-            sums = ExactSum(vector.size), ExactSum(len(values))
-            sums[0].add(vector, weight)
-            sums[1].add(values, weight)
-            self._arrays, self._metrics = sums
-            self._layout, self._metric_names = layout, names
+        if self._arrays is None:
+            first = ExactSum(vector.size)
+            first.add(vector, weight)
+            self._arrays, self._layout = first, layout
+            self._metrics = dict.fromkeys(values, Fraction(0))
             self._record_names = (array_key, metric_key)
-            return
-        if layout != self._layout or names != self._metric_names:
+        elif layout != self._layout or values.keys() != self._metrics.keys():
             raise PeerError("reply: other arrays or metrics than the first one's")
-        ExactSum(len(values)).add(values, weight)  # refuses what the next line must not
-        self._arrays.add(vector, weight)
-        self._metrics.add(values, weight)
+        else:
+            self._arrays.add(vector, weight)
+        for name, value in values.items():
+            self._metrics[name] += Fraction(value) * Fraction(weight)
 
     def content(self) -> RecordDict:
         """Return the synthetic reply's content."""
-        if self._arrays is None or self._metrics is None:
+        if self._arrays is None:
             raise ValueError("nothing was added")
         mean, arrays, start = self._arrays.mean(), ArrayRecord(), 0
         for name, dtype, shape in self._layout:
@@ -132,28 +131,32 @@ class _Total:
             start += part.size
             whole = np.issubdtype(dtype, np.integer)
             arrays[name] = array_of((np.rint(part) if whole else part).astype(dtype))
+        weight_sum = self._arrays.weight_sum
         metrics = MetricRecord(
-            dict(zip(self._metric_names, self._metrics.mean().tolist(), strict=True))
+            {
+                name: float(total / Fraction(weight_sum))
+                for name, total in self._metrics.items()
+            }
         )
-        metrics[self._weight_key] = self._metrics.weight_sum
+        metrics[self._weight_key] = weight_sum
         metrics[NUM_CLIENTS] = self.num_clients
         array_key, metric_key = self._record_names
         return RecordDict({array_key: arrays, metric_key: metrics})
 
-    def _read_metrics(self, metrics: MetricRecord) -> tuple[float, list[str], AnyArray]:
-        weight = metrics.get(self._weight_key)
-        if not isinstance(weight, int | float):
-            raise PeerError(f"reply: no number under the metric {self._weight_key!r}")
-        others = {
-            name: value
-            for name, value in sorted(metrics.items())
-            if name != self._weight_key and isinstance(value, int | float)
-        }
+    def _read_metrics(self, metrics: MetricRecord) -> tuple[float, dict[str, float]]:
         try:
-            values = np.array(list(others.values()), np.float64)
-            return float(weight), list(others), values
+            numbers = {
+                name: float(value)
+                for name, value in sorted(metrics.items())
+                if isinstance(value, int | float)
+            }
         except OverflowError as exc:
             raise PeerError("reply: a metric is too large for a float") from exc
+        if self._weight_key not in numbers:
+            raise PeerError(f"reply: no number under the metric {self._weight_key!r}")
+        if not np.isfinite(list(numbers.values())).all():
+            raise PeerError("reply: a metric is not finite")
+        return numbers.pop(self._weight_key), numbers
 
 
 def _concatenate(arrays: list[AnyArray]) -> AnyArray:

@@ -5,15 +5,25 @@ other side as untrusted. Names of entries follow Flower's spelling ("num-example
 """
 
 import json
-import math
 from dataclasses import dataclass
-from typing import TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedge.arrays import Float32, UInt8
 from fedge.config.experiment import MAX_JSON_BYTES
 from fedge.errors import PeerError
+from fedge.flower.entries import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    NUM_EXAMPLES,
+    arrays_of,
+    config_of,
+    metrics_of,
+    read_entry,
+    read_not_negative,
+    read_num_examples,
+)
 from fedge.flower.records import (
     MAX_REASON_LENGTH,
     array_of,
@@ -28,65 +38,9 @@ EVALUATE_RELEASE = "evaluate.release"
 DESCRIBE = "query.describe"
 RELEASE = "query.release"
 
-ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
-NUM_EXAMPLES = "num-examples"
 TRAIN_LOSS = "train_loss"
 
 OUTCOMES = ("installed", "already_installed", "rolled_back")
-
-_MAX_EXAMPLES = 2.0**30  # what an exact sum can hold
-_MAX_COUNT = 2**62
-
-T = TypeVar("T", bool, int, float, str)
-N = TypeVar("N", int, float)
-
-
-def _entry(record: ConfigRecord | MetricRecord, name: str, kind: type[T]) -> T:
-    value = record.get(name)
-    if type(value) is int and abs(value) > _MAX_COUNT:
-        raise PeerError(f"message: entry {name!r}: not in [-2^62, 2^62]")
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise PeerError(f"message: entry {name!r} is no {kind.__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise PeerError(f"message: entry {name!r}: {value} is not finite")
-    return value
-
-
-def _not_negative(record: ConfigRecord | MetricRecord, name: str, kind: type[N]) -> N:
-    value = _entry(record, name, kind)
-    if value < 0:
-        raise PeerError(f"message: entry {name!r}: {value:.6g} is negative")
-    return value
-
-
-def _num_examples(metrics: MetricRecord) -> float:
-    value = _entry(metrics, NUM_EXAMPLES, float)
-    if not 0.0 < value < _MAX_EXAMPLES:
-        raise PeerError(f"reply: {NUM_EXAMPLES} {value:.6g} not in (0, 2^30)")
-    return value
-
-
-def _config(content: RecordDict) -> ConfigRecord:
-    record = content.get(CONFIG)
-    if not isinstance(record, ConfigRecord):
-        raise PeerError(f"message: config record {CONFIG!r} is missing")
-    return record
-
-
-def _metrics(content: RecordDict) -> MetricRecord:
-    record = content.get(METRICS)
-    if not isinstance(record, MetricRecord):
-        raise PeerError(f"message: metric record {METRICS!r} is missing")
-    return record
-
-
-def _arrays(content: RecordDict) -> ArrayRecord:
-    record = content.get(ARRAYS)
-    if not isinstance(record, ArrayRecord):
-        raise PeerError(f"message: array record {ARRAYS!r} is missing")
-    return record
 
 
 def task_of(content: RecordDict) -> str:
@@ -95,7 +49,7 @@ def task_of(content: RecordDict) -> str:
     Raises:
         PeerError: there is none.
     """
-    return _entry(_config(content), "task", str)
+    return read_entry(config_of(content), "task", str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,18 +103,18 @@ class TrainRequest:
         Raises:
             PeerError: an entry is missing, of a wrong type, shape or size.
         """
-        arrays, config = _arrays(content), _config(content)
+        arrays, config = arrays_of(content), config_of(content)
         local = LocalSettings(
-            proximal_mu=_not_negative(config, "proximal-mu", float),
-            extra=_read_extra(_entry(config, "extra", str)),
+            proximal_mu=read_not_negative(config, "proximal-mu", float),
+            extra=_read_extra(read_entry(config, "extra", str)),
         )
         return cls(
             params=read_vector(arrays, "params", size),
             packed_mask=_read_mask(arrays),
             task=task_of(content),
-            spec_digest=_entry(config, "spec", str),
-            round_index=_not_negative(config, "round", int),
-            learning_rate=_not_negative(config, "learning-rate", float),
+            spec_digest=read_entry(config, "spec", str),
+            round_index=read_not_negative(config, "round", int),
+            learning_rate=read_not_negative(config, "learning-rate", float),
             local=local,
         )
 
@@ -216,11 +170,11 @@ class TrainReply:
             PeerError: an entry is missing, of a wrong type, shape or size, or not
                 finite, or the number of examples is not in (0, 2^30).
         """
-        metrics = _metrics(content)
+        metrics = metrics_of(content)
         return cls(
-            delta=read_vector(_arrays(content), "delta", size),
-            num_examples=_num_examples(metrics),
-            loss=_entry(metrics, TRAIN_LOSS, float),
+            delta=read_vector(arrays_of(content), "delta", size),
+            num_examples=read_num_examples(metrics),
+            loss=read_entry(metrics, TRAIN_LOSS, float),
         )
 
 
@@ -231,7 +185,7 @@ def check_train_reply(content: RecordDict, *, size: int) -> None:
     do not have.
     """
     TrainReply.from_content(content, size=size)
-    names = set(content), set(_arrays(content)), set(_metrics(content))
+    names = set(content), set(arrays_of(content)), set(metrics_of(content))
     if names != ({ARRAYS, METRICS}, {"delta"}, {NUM_EXAMPLES, TRAIN_LOSS}):
         raise PeerError("reply: holds more than a delta, its weight and its loss")
 
@@ -260,9 +214,9 @@ class EvaluateRequest:
     def from_content(cls, content: RecordDict, *, size: int) -> "EvaluateRequest":
         """Read the request; raise PeerError if it is malformed."""
         return cls(
-            params=read_vector(_arrays(content), "params", size),
+            params=read_vector(arrays_of(content), "params", size),
             task=task_of(content),
-            spec_digest=_entry(_config(content), "spec", str),
+            spec_digest=read_entry(config_of(content), "spec", str),
         )
 
 
@@ -301,13 +255,13 @@ class EvaluateReply:
     @classmethod
     def from_content(cls, content: RecordDict) -> "EvaluateReply":
         """Read the reply; raise PeerError if it is malformed."""
-        metrics = _metrics(content)
+        metrics = metrics_of(content)
         reply = cls(
-            loss=_entry(metrics, "loss", float),
-            score=_entry(metrics, "score", float),
-            num_examples=_num_examples(metrics),
-            latency_ms=_not_negative(metrics, "latency-ms", float),
-            version=_not_negative(metrics, "version", int),
+            loss=read_entry(metrics, "loss", float),
+            score=read_entry(metrics, "score", float),
+            num_examples=read_num_examples(metrics),
+            latency_ms=read_not_negative(metrics, "latency-ms", float),
+            version=read_not_negative(metrics, "version", int),
         )
         if reply.score > 1.0:
             raise PeerError(f"reply: score {reply.score:.6g} is more than 1")
@@ -334,10 +288,10 @@ class Description:
     @classmethod
     def from_content(cls, content: RecordDict) -> "Description":
         """Read the reply; raise PeerError if it is malformed."""
-        config = _config(content)
+        config = config_of(content)
         return cls(
-            partition_id=_not_negative(config, "partition-id", int),
-            version=_not_negative(config, "version", int),
+            partition_id=read_not_negative(config, "partition-id", int),
+            version=read_not_negative(config, "version", int),
         )
 
 
@@ -367,12 +321,12 @@ class ReleaseReply:
     @classmethod
     def from_content(cls, content: RecordDict) -> "ReleaseReply":
         """Read the reply; raise PeerError if it is malformed."""
-        config = _config(content)
-        outcome = _entry(config, "outcome", str)
+        config = config_of(content)
+        outcome = read_entry(config, "outcome", str)
         if outcome not in OUTCOMES:
             raise PeerError(f"reply: outcome {outcome[:40]!r} is none of {OUTCOMES}")
         return cls(
-            version=_not_negative(config, "version", int),
+            version=read_not_negative(config, "version", int),
             outcome=outcome,
-            reason=_entry(config, "reason", str)[:MAX_REASON_LENGTH],
+            reason=read_entry(config, "reason", str)[:MAX_REASON_LENGTH],
         )

@@ -1,6 +1,6 @@
 """A client's side of a session: four steps, each a function from state to state.
 
-Between two steps a client may be another process, so its state is plain data. Every step
+Between two steps a client may be another process, so its state is plain data. A step
 checks everything first and changes nothing if it refuses. The private mask key, the
 self mask's seed and the update are erased when the masked update is sent; the
 neighbours' shares when the one answer to "unmask" is given.
@@ -12,6 +12,7 @@ Source: Bell et al. (2020), figure 1; merged advertising and sharing, see
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -33,7 +34,13 @@ from fedge.secagg.messages import (
 from fedge.secagg.packing import pack, unpack
 from fedge.secagg.pairwise import commitment_of, pair_mask, self_mask
 from fedge.secagg.policy import Counter, Policy
-from fedge.secagg.roster import Credentials, Roster, check_members
+from fedge.secagg.roster import (
+    Credentials,
+    Member,
+    Roster,
+    check_distinct,
+    check_member,
+)
 from fedge.secagg.session import Descriptor
 from fedge.secagg.shamir import split
 from fedge.secagg.transitions import ClientEvent, ClientPhase, next_client_phase
@@ -100,11 +107,13 @@ def join(
     """Check a proposed session against everything this client knows.
 
     Args:
-        descriptor, roster: as they were received.
+        descriptor: as it was received.
+        roster: as it was received.
         credentials: this client's own.
         policy: its floors.
         last: the last session it took part in.
-        model_digest, config_digest: of what this client was really sent.
+        model_digest: of the model that this client was really sent.
+        config_digest: of the instructions that it was really sent.
         now: unix seconds, for the certificates.
 
     Raises:
@@ -119,9 +128,27 @@ def join(
         raise PeerError("session: made for another model than the one that was sent")
     if proposed.config_digest != config_digest:
         raise PeerError("session: made for other instructions than those sent")
-    places = (session.index, *session.neighbours)
-    check_members(session.roster, places, policy.enrolment_key, now=now)
+    _check_members(session, policy, now=now)
     return session
+
+
+def _check_members(session: Session, policy: Policy, *, now: int) -> None:
+    """Check this client's neighbours; whom it never hears of cannot deceive it."""
+    check_distinct(session.roster)
+    for place in (session.index, *session.neighbours):
+        member = session.roster.members[place]
+        # Without an enrolment key a certificate is signed by the identity itself.
+        authority = policy.enrolment_key or member.certificate.identity_key
+        _check_signatures_of(member, authority)
+        last = min(member.certificate.not_after, member.statement.not_after)
+        if now > last:
+            raise PeerError(f"uid {member.uid}: its keys expired at {last}, now {now}")
+
+
+@lru_cache(maxsize=4096)
+def _check_signatures_of(member: Member, authority: bytes) -> None:
+    """Check a member's documents; the same ones are met in every round."""
+    check_member(member, authority, now=0)
 
 
 def _read(descriptor: bytes, roster: bytes, credentials: Credentials) -> Session:
@@ -130,7 +157,7 @@ def _read(descriptor: bytes, roster: bytes, credentials: Credentials) -> Session
     if len(members) != n or members.digest() != proposed.roster_digest:
         raise PeerError("session: the roster is not the one of the descriptor")
     index = members.index_of(credentials.member.certificate.uid)
-    if members[index] != credentials.member:
+    if members.members[index] != credentials.member:
         raise PeerError("session: the roster has other keys for this client")
     seed = proposed.graph_seed
     near = neighbours(index, n=n, k=proposed.degree, seed=seed)
@@ -217,7 +244,7 @@ def _seal_shares(
 
 def _channel(session: Session, credentials: Credentials, peer: int) -> bytes:
     own = credentials.member.statement
-    return pair_key(credentials.channel, own, session.roster[peer].statement)
+    return pair_key(credentials.channel, own, session.roster.members[peer].statement)
 
 
 def _box_place(session: Session, sender: int, recipient: int) -> bytes:
@@ -238,7 +265,7 @@ def verify_advertisement(
 ) -> None:
     """Raise PeerError unless the sender's identity signed these keys and boxes."""
     parts = _signed_parts(session_id, sender, keys)
-    public = roster[sender].certificate.identity_key
+    public = roster.members[sender].certificate.identity_key
     verify_signature(public, keys.signature, "advertise", *parts)
 
 
@@ -324,13 +351,13 @@ def _masks(
     session: Session, state: ClientState, peers: tuple[Peer, ...]
 ) -> list[MaskSeed]:
     secret = X25519PrivateKey.from_private_bytes(state.mask_key)
-    own = (session.index, session.roster[session.index].certificate)
+    own = (session.index, session.roster.members[session.index].certificate)
     pairs = [
         pair_mask(
             secret,
             peer.mask_key,
             own,
-            (peer.index, session.roster[peer.index].certificate),
+            (peer.index, session.roster.members[peer.index].certificate),
             session_id=session.session_id,
         )
         for peer in peers
@@ -360,7 +387,7 @@ def confirm(
 def unmask(
     state: ClientState, data: bytes, credentials: Credentials
 ) -> tuple[ClientState, bytes]:
-    """Return one share per neighbour, once: of the seed if it survived, else of the key.
+    """Return one share per neighbour, once: of a survivor's seed, else of the key.
 
     Args:
         state: after `mask` (or `confirm`).
@@ -416,5 +443,5 @@ def _check_signatures(
             f"{session.descriptor.majority}"
         )
     for signer, signature in request.signatures.items():
-        public = session.roster[signer].certificate.identity_key
+        public = session.roster.members[signer].certificate.identity_key
         verify_signature(public, signature, "u3", session.session_id, request.survivors)

@@ -10,7 +10,7 @@ CCS 2020, section 3 (random Harary graphs). The ring order is drawn by sorting h
 
 import struct
 
-from fedge.errors import ConfigError, MisuseError
+from fedge.errors import MisuseError, PeerError
 from fedge.secagg.hashing import digest
 
 
@@ -29,12 +29,12 @@ def check_degree(n: int, k: int) -> None:
     """Check that there is a graph of n members with k neighbours each.
 
     Raises:
-        ConfigError: n below 3, or k neither n - 1 nor even in [2, n - 2].
+        PeerError: n below 3, or k neither n - 1 nor even in [2, n - 2].
     """
     if n < 3:
-        raise ConfigError(f"graph: {n} members, need at least 3")
+        raise PeerError(f"graph: {n} members, need at least 3")
     if k != n - 1 and not (k % 2 == 0 and 2 <= k <= n - 2):
-        raise ConfigError(
+        raise PeerError(
             f"graph: {k} neighbours among {n} members; take {n - 1} (the complete "
             f"graph) or an even number in [2, {n - 2}]"
         )
@@ -55,7 +55,7 @@ def neighbours(index: int, *, n: int, k: int, seed: bytes) -> tuple[int, ...]:
         seed: `graph_seed`; not used in the complete graph.
 
     Raises:
-        ConfigError: there is no such graph.
+        PeerError: there is no such graph; n and k come from a session's proposal.
         MisuseError: index is not in [0, n).
     """
     check_degree(n, k)
@@ -71,7 +71,7 @@ def neighbourhoods(*, n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...
     """Return `neighbours` of every member, by position.
 
     Raises:
-        ConfigError: there is no such graph.
+        PeerError: there is no such graph; n and k come from a session's proposal.
     """
     check_degree(n, k)
     if k == n - 1:

@@ -25,7 +25,7 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 MAX_UID = 2**32 - 1
 MAX_NOT_AFTER = 253_402_300_799  # the end of the year 9999, in unix seconds
-CAP_FAST_AES = 1
+FAST_AES = 1
 CERTIFICATE_MAGIC = b"fsC1"
 _LAYOUT = struct.Struct("<4sI32sIQ64s")
 CERTIFICATE_BYTES = _LAYOUT.size
@@ -115,7 +115,7 @@ class Certificate:
     @property
     def has_fast_aes(self) -> bool:
         """Whether AES is the faster cipher on this device."""
-        return bool(self.caps & CAP_FAST_AES)
+        return bool(self.caps & FAST_AES)
 
     def to_bytes(self) -> bytes:
         """Return the certificate's only encoding, `CERTIFICATE_BYTES` long."""

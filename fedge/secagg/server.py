@@ -18,7 +18,7 @@ from fedge.arrays import AnyArray, Int64
 from fedge.errors import MisuseError, PeerError, RoundAbortedError
 from fedge.secagg.bitmap import pack_set
 from fedge.secagg.client import boxes_digest, verify_advertisement
-from fedge.secagg.graph import neighbours
+from fedge.secagg.graph import neighbourhoods
 from fedge.secagg.identity import verify_signature
 from fedge.secagg.keystream import MaskSeed, apply_masks
 from fedge.secagg.messages import (
@@ -61,15 +61,11 @@ class Server:
         self.descriptor, self.roster = descriptor, roster
         self.phase = ServerPhase.advertising
         self.culprits: set[int] = set()
-        self._near = [
-            neighbours(
-                index,
-                n=descriptor.num_participants,
-                k=descriptor.degree,
-                seed=descriptor.graph_seed,
-            )
-            for index in range(descriptor.num_participants)
-        ]
+        self._near = neighbourhoods(
+            n=descriptor.num_participants,
+            k=descriptor.degree,
+            seed=descriptor.graph_seed,
+        )
         self._advertised: dict[int, Advertisement] = {}
         self._asked: frozenset[int] = frozenset()
         self._survivors: frozenset[int] = frozenset()
@@ -193,7 +189,7 @@ class Server:
         self._expect(ServerPhase.confirming, index, self._signatures)
         if index not in self._survivors:
             raise PeerError(f"participant {index} is no survivor")
-        public = self.roster[index].certificate.identity_key
+        public = self.roster.members[index].certificate.identity_key
         session_id = self.descriptor.session_id
         verify_signature(public, signature, "u3", session_id, self.survivor_bitmap)
         self._signatures[index] = signature
@@ -284,7 +280,7 @@ class Server:
             return commitment_of(seed, session_id=session_id, index=index) == commitment
 
         seed = self._recover(index, is_right)
-        certificate = self.roster[index].certificate
+        certificate = self.roster.members[index].certificate
         mask = self_mask(seed, certificate, session_id=session_id, index=index)
         return _opposite(mask)
 
@@ -297,7 +293,7 @@ class Server:
             return public.public_bytes_raw() == expected
 
         secret = X25519PrivateKey.from_private_bytes(self._recover(index, is_right))
-        own = (index, self.roster[index].certificate)
+        own = (index, self.roster.members[index].certificate)
         # The dropped client's own masks, as it would have added them, are the opposite
         # of what its neighbours did add: adding them cancels those.
         return [
@@ -305,7 +301,7 @@ class Server:
                 secret,
                 self._advertised[peer].mask_key,
                 own,
-                (peer, self.roster[peer].certificate),
+                (peer, self.roster.members[peer].certificate),
                 session_id=self.descriptor.session_id,
             )
             for peer in self._near[index]

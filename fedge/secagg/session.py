@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fedge.errors import PeerError
+from fedge.secagg.graph import graph_seed
 from fedge.secagg.hashing import DIGEST_BYTES, digest
 from fedge.secagg.ring import Profile
 
@@ -137,7 +138,7 @@ class Descriptor:
     @property
     def graph_seed(self) -> bytes:
         """What orders the ring of a sparse graph."""
-        return digest("graph", self.beacon, self.roster_digest)
+        return graph_seed(beacon=self.beacon, roster_digest=self.roster_digest)
 
     @property
     def majority(self) -> int:
@@ -161,9 +162,9 @@ class Descriptor:
                 f"descriptor: threshold {t} must be more than half of degree {k} plus "
                 f"{self.max_corrupt} corrupt clients"
             )
-        if not t <= self.min_survivors <= n:
+        if not 2 <= self.min_survivors <= n:
             raise PeerError(
-                f"descriptor: min_survivors {self.min_survivors} not in [{t}, {n}]"
+                f"descriptor: min_survivors {self.min_survivors} not in [2, {n}]"
             )
         if not 1 <= self.vector_size <= MAX_VECTOR_SIZE:
             raise PeerError(f"descriptor: vector of {self.vector_size} elements")

@@ -26,7 +26,7 @@ _DIGITS = 2
 
 
 def vector_size(num_coordinates: int, num_metrics: int) -> int:
-    """Return the number of ring elements: coordinates, weight, metrics, clipped share."""
+    """Return the number of ring elements of an update."""
     return num_coordinates + 1 + _DIGITS * (num_metrics + 1)
 
 

@@ -9,11 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedge.errors import PeerError
+from fedge.flower.entries import ARRAYS, CONFIG, METRICS
 from fedge.flower.records import array_of
 from fedge.flower.wire import (
-    ARRAYS,
-    CONFIG,
-    METRICS,
     Description,
     EvaluateReply,
     EvaluateRequest,
