@@ -7,8 +7,23 @@ a device, and an update must not wait for PyTorch (or need it).
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
 
-app = ClientApp()
+from clients.device import Device
+from fedge.flower.secure_client import secure_mod
+from fedge.flower.secure_messages import step_of
+
+
+def protect(
+    message: Message, context: Context, call_next: ClientAppCallable
+) -> Message:
+    """Train under secure aggregation only, unless this device's owner allows less."""
+    if step_of(message.content) is None and Device.of(context).may_train_openly:
+        return call_next(message, context)
+    return secure_mod(message, context, call_next)
+
+
+app = ClientApp(mods=[protect])
 
 
 @app.train()

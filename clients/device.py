@@ -9,6 +9,8 @@ from flwr.app import Context
 
 from fedge.errors import ConfigError
 
+_SECAGG = ("required", "optional")
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -21,12 +23,15 @@ class Device:
         folder: where releases are installed (`device-dir`); None if it takes none.
         allow: packages from which a loader or a model may come (`allow`, separated by
             commas).
+        may_train_openly: whether it answers training messages without secure
+            aggregation (`secagg` = "optional", or FEDGE_SECAGG); by default it refuses.
     """
 
     partition_id: int
     data_root: Path | None
     folder: Path | None
     allow: tuple[str, ...]
+    may_train_openly: bool
 
     @classmethod
     def of(cls, context: Context) -> "Device":
@@ -44,11 +49,15 @@ class Device:
         root = _text(config, "data-root") or os.environ.get("FEDGE_DATA_ROOT", "")
         folder = _text(config, "device-dir")
         allow = _text(config, "allow")
+        secagg = _text(config, "secagg") or os.environ.get("FEDGE_SECAGG", "required")
+        if secagg not in _SECAGG:
+            raise ConfigError(f"node config secagg: {secagg!r} not in {_SECAGG}")
         return cls(
             partition_id=partition_id,
             data_root=Path(root) if root else None,
             folder=Path(folder) if folder else None,
             allow=tuple(name.strip() for name in allow.split(",") if name.strip()),
+            may_train_openly=secagg == "optional",
         )
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedge.config import Experiment
+from fedge.config import Experiment, SecAggMode
 from fedge.config.experiment import from_json, to_json
 from fedge.errors import ConfigError
-from fedge.flower import Faults, PlainSum, Telemetry
-from fedge.flower.wire import check_train_reply
+from fedge.flower import Faults, PlainSum, SecureSum, Telemetry
+from fedge.flower.wire import check_train_reply, secure_plan
 from fedge.strategy import Needs
 from server.coordinator import Wiring, train
 from server.events import Observer, current_observer
@@ -93,8 +93,13 @@ def connect(grid: Grid, setup: Setup) -> Wiring:
     summed = setup.strategy.needs is Needs.SUM
     if not summed:
         return Wiring(telemetry, telemetry, nodes)
-    check = partial(check_train_reply, size=setup.spec.size)
-    return Wiring(PlainSum(telemetry, enough=run.cohort, check=check), telemetry, nodes)
+    secagg = setup.experiment.secagg
+    if secagg.mode is SecAggMode.off:
+        check = partial(check_train_reply, size=setup.spec.size)
+        top: Grid = PlainSum(telemetry, enough=run.cohort, check=check)
+    else:
+        top = SecureSum(telemetry, secagg, plan=secure_plan(setup.spec.size))
+    return Wiring(top, telemetry, nodes)
 
 
 def _experiment(context: Context) -> Experiment:

@@ -3,9 +3,13 @@
 All problems are found and told at once, each with the two settings and the ways out.
 """
 
-from fedge.config import Experiment, PartitionKind, Task
+import math
+
+from fedge.config import Experiment, PartitionKind, SecAggMode, Task
 from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
 from fedge.errors import ConfigError
+from fedge.secagg.ring import PROFILES
+from fedge.strategy import Needs
 
 _FILE_LOADERS = ("fashion_mnist", "uci_har", "shakespeare", "heart_disease")
 
@@ -16,6 +20,7 @@ def check_compatible(experiment: Experiment) -> None:
         *_fleet_problems(experiment),
         *_partition_problems(experiment),
         *_model_problems(experiment),
+        *_secagg_problems(experiment),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -76,3 +81,37 @@ def _model_problems(experiment: Experiment) -> list[str]:
             f"use {' or '.join(suiting)}"
         )
     return problems
+
+
+def _secagg_problems(experiment: Experiment) -> list[str]:
+    secagg, run = experiment.secagg, experiment.run
+    if secagg.mode is SecAggMode.off:
+        return []
+    problems = []
+    if run.cohort < secagg.min_cohort:
+        problems.append(
+            f"run.cohort: {run.cohort} is less than secagg.min_cohort: "
+            f"{secagg.min_cohort}; ask more devices, lower the floor (not below 3), or "
+            f"set secagg=off"
+        )
+    profile = PROFILES[str(secagg.profile)]
+    asked = math.ceil(run.cohort * (1.0 + run.over_sampling))
+    if asked > profile.max_clients:
+        fitting = [n for n, p in PROFILES.items() if p.max_clients >= asked]
+        problems.append(
+            f"secagg.profile: {secagg.profile} holds {profile.max_clients} devices, "
+            f"but {asked} are asked (run.cohort, run.over_sampling); use "
+            f"{' or '.join(fitting) or 'fewer devices'}"
+        )
+    return problems
+
+
+def check_strategy_fits(experiment: Experiment, needs: Needs) -> None:
+    """Raise ConfigError if the strategy needs what secure aggregation hides."""
+    if needs is Needs.UPDATES and experiment.secagg.mode is not SecAggMode.off:
+        raise ConfigError(
+            f"strategy._target_: {experiment.strategy['_target_']} must see every "
+            f"single update, which secagg.mode: {experiment.secagg.mode} hides; set "
+            f"secagg=off, or use a strategy that needs only the mean (fedavg, fedprox, "
+            f"fedavgm, fedadam, fedyogi, fedadagrad)"
+        )

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.pipeline import Compressed, compress
-from fedge.config import DataKind, Quantization
+from fedge.config import DataKind, Quantization, SecAggMode
 from fedge.config.experiment import to_json
 from fedge.errors import ConfigError
 from fedge.export.onnx import export_onnx
@@ -201,14 +201,18 @@ def _passport(
 
 def _provenance(setup: Setup, compressed: Compressed, sparsity: float) -> Provenance:
     run = setup.experiment.run
+    secagg = setup.experiment.secagg
+    secured = secagg.mode is not SecAggMode.off
     settings = to_json(setup.experiment)
     digest = hashlib.sha256(settings.encode()).hexdigest()
     return Provenance(
         run_id=digest[:16],
         rounds=run.rounds,
         strategy=str(setup.experiment.strategy["_target_"]),
-        secure_aggregation=False,
-        cohort_floor=run.min_answers,
+        secure_aggregation=secured,
+        cohort_floor=(
+            max(run.min_answers, secagg.min_cohort) if secured else run.min_answers
+        ),
         sparsity=sparsity,
         quantization=(
             Quantization.int8

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedge.config import Experiment
 from fedge.errors import ConfigError
-from server.compatibility import check_compatible
+from server.compatibility import check_compatible, check_strategy_fits
 from server.strategy import make_strategy
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -67,7 +67,8 @@ def experiment_of(composed: DictConfig) -> Experiment:
 def check_experiment(experiment: Experiment) -> None:
     """Raise ConfigError unless the settings fit together and the strategy exists."""
     check_compatible(experiment)
-    make_strategy(experiment.strategy, allow=experiment.run.allow)
+    strategy = make_strategy(experiment.strategy, allow=experiment.run.allow)
+    check_strategy_fits(experiment, strategy.needs)
 
 
 def open_strategy(overrides: Iterable[str]) -> list[str]:

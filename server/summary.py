@@ -60,7 +60,7 @@ def summarize(
         "rounds": len(rounds),
         "devices": setup.num_devices,
         "strategy": str(setup.experiment.strategy["_target_"]),
-        "secagg": "off",
+        "secagg": str(setup.experiment.secagg.mode),
         "data": setup.data.info.name,
         "task": str(setup.data.info.task),
         "num_params": setup.spec.num_trainable,

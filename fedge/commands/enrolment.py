@@ -1,7 +1,8 @@
 """Enrolling devices: an enrolment key's folder, a device's folder, a roster's file.
 
-A device's folder holds identity.pem and channel.pem (its secrets) and member.bin
-(public: certificate and statement). What is not in here: what is printed.
+A device's folder holds identity.pem and channel.pem (its secrets), member.bin (public:
+certificate and statement), and enrolment.pub, by which it knows the other members. What
+is not in here: what is printed.
 """
 
 from collections.abc import Iterable
@@ -76,6 +77,8 @@ def enroll_device(
     write_new(folder / IDENTITY_KEY, pem_of_key(made.identity), mode=SECRET_MODE)
     write_new(folder / CHANNEL_KEY, pem_of_key(made.channel), mode=SECRET_MODE)
     write_new(folder / MEMBER, made.member.to_bytes(), mode=PUBLIC_MODE)
+    public = pem_of_public(enrolment.public)
+    write_new(folder / ENROLMENT_PUBLIC, public, mode=PUBLIC_MODE)
     return fingerprint(made.identity.public)
 
 

@@ -105,8 +105,9 @@ def _add_inspect(actions: "Subparsers") -> None:
     inspect = actions.add_parser(
         "inspect",
         help="show what is in a file, never its secrets",
-        description="Show a roster, member, certificate, statement or key file. Exit "
-        "code 1 if it was checked (--enrolment-public) and is not valid.",
+        description="Show a roster, member, certificate, statement or key file, but "
+        "never a secret. Exit code 1 if it was checked (--enrolment-public) and is "
+        "not valid.",
     )
     inspect.add_argument("file", type=Path, metavar="FILE")
     _add_enrolment_public(inspect, required=False)
@@ -135,7 +136,7 @@ def _create_key(arguments: argparse.Namespace) -> int:
 
     fingerprint = enrolment.create_key(arguments.folder)
     print(f"enrolment key in {arguments.folder}, fingerprint {fingerprint}")
-    print("give enrolment.pub to every device; enrolment.pem stays with you")
+    print("every device gets a copy of enrolment.pub; enrolment.pem stays with you")
     return 0
 
 

@@ -12,6 +12,7 @@ from fedge.config.model import ModelConfig, ModelName
 from fedge.config.partition import PartitionConfig, PartitionKind
 from fedge.config.release import ReleaseConfig
 from fedge.config.run import RunConfig
+from fedge.config.secagg import ProfileName, SecAggConfig, SecAggMode
 from fedge.config.train import (
     Augmentation,
     OptimizerName,
@@ -34,10 +35,13 @@ __all__ = [
     "PartitionConfig",
     "PartitionKind",
     "Precision",
+    "ProfileName",
     "Quantization",
     "ReleaseConfig",
     "RunConfig",
     "ScheduleKind",
+    "SecAggConfig",
+    "SecAggMode",
     "Task",
     "TrainConfig",
 ]

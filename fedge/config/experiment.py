@@ -22,6 +22,7 @@ from fedge.config.partition import PartitionConfig
 from fedge.config.ranges import check_at_least
 from fedge.config.release import ReleaseConfig
 from fedge.config.run import RunConfig
+from fedge.config.secagg import SecAggConfig
 from fedge.config.train import TrainConfig
 from fedge.errors import ConfigError
 
@@ -38,8 +39,8 @@ class Experiment:
 
     Attributes:
         strategy: `_target_` (the class) and its arguments.
-        data, partition, model, train, fleet, compression, release, engine, run: see
-            each group's own class.
+        data, partition, model, train, fleet, compression, release, secagg, engine, run:
+            see each group's own class.
     """
 
     strategy: dict[str, Any] = field(
@@ -52,6 +53,7 @@ class Experiment:
     fleet: FleetConfig = field(default_factory=FleetConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
+    secagg: SecAggConfig = field(default_factory=SecAggConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     run: RunConfig = field(default_factory=RunConfig)
 

@@ -8,6 +8,8 @@ from fedge.flower.faults import Faults
 from fedge.flower.layer import GridLayer, stream_replies
 from fedge.flower.local_grid import LocalGrid
 from fedge.flower.plain_sum import PlainSum
+from fedge.flower.secure_client import secure_mod
+from fedge.flower.secure_sum import SecureSum
 from fedge.flower.simulate import simulate
 from fedge.flower.telemetry import Telemetry, Traffic
 
@@ -16,8 +18,10 @@ __all__ = [
     "GridLayer",
     "LocalGrid",
     "PlainSum",
+    "SecureSum",
     "Telemetry",
     "Traffic",
+    "secure_mod",
     "simulate",
     "stream_replies",
 ]

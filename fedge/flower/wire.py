@@ -30,6 +30,7 @@ from fedge.flower.records import (
     read_array,
     read_vector,
 )
+from fedge.flower.secure_plan import ArrayLayout, Plan
 from fedge.strategy import LocalSettings, Scalar
 
 TRAIN = "train"
@@ -330,3 +331,19 @@ class ReleaseReply:
             outcome=outcome,
             reason=read_entry(config, "reason", str)[:MAX_REASON_LENGTH],
         )
+
+
+def secure_plan(size: int) -> Plan:
+    """Return how training replies are summed under masks.
+
+    Args:
+        size: coordinates of an update; those that the request's pruning mask drops are
+            neither masked nor sent.
+    """
+    return Plan(
+        arrays=(ArrayLayout("delta", "float32", (size,)),),
+        relative=False,
+        mask_array="mask",
+        metrics=(TRAIN_LOSS,),
+        weight=NUM_EXAMPLES,
+    )

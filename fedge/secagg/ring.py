@@ -16,7 +16,7 @@ Konecny et al. (2016), arXiv:1610.05492, section 3.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -95,11 +95,8 @@ class Encoded:
         clipped_fraction: share of the values that were outside [-clip, clip].
     """
 
-    codes: RingArray
+    codes: RingArray = field(repr=False)
     clipped_fraction: float
-
-    def __repr__(self) -> str:
-        return f"Encoded({self.codes.size} codes)"
 
 
 def check_fits(profile: Profile, num_clients: int) -> None:
@@ -159,7 +156,7 @@ def encode(
 
     Rounded up with the probability of the fraction, so that errors of a cohort average
     out. Noise comes from ChaCha20: as fast as AES where there is AES hardware, and not
-    slow where there is none. Only this client reads it.
+    slow where there is none.
 
     Guarantee: every code is in [-weight_code, weight_code] and less than 1 away from
     the exact scaled value (clipped to that interval), and its expectation is within
@@ -170,7 +167,8 @@ def encode(
         clip: largest magnitude that is represented, > 0; beyond it values are clipped.
         weight_code: in [1, Q], from `weight_code_of`.
         profile: the ring.
-        noise_key: 32 fresh bytes from the operating system.
+        noise_key: 32 bytes, fresh or derived from the values: rounding hides nothing,
+            the masks do.
 
     Raises:
         ValueError: wrong shape, or values that are not finite (their count is given).
@@ -227,7 +225,8 @@ def _num_beyond(values: Float32, clip: float) -> int:
         check_finite(values, "update")
     if largest <= clip:
         return 0
-    return int(np.count_nonzero(np.abs(values) > clip))
+    # In float64: in float32 the clip might round up to the very value that is beyond.
+    return int(np.count_nonzero(np.abs(values) > np.float64(clip)))
 
 
 def decode_sum(total: RingArray, profile: Profile) -> Int64:

@@ -147,22 +147,13 @@ def check_roster(roster: Roster, enrolment_public: bytes, *, now: int) -> None:
     Raises:
         PeerError: names the first wrong uid.
     """
-    check_members(roster, range(len(roster)), enrolment_public, now=now)
+    check_distinct(roster)
+    for member in roster.members:
+        check_member(member, enrolment_public, now=now)
 
 
-def check_members(
-    roster: Roster, places: Iterable[int], enrolment_public: bytes, *, now: int
-) -> None:
-    """Check some members, and that no two of all members are the same device.
-
-    It is cheaper than `check_roster` where only neighbours matter; but then members
-    elsewhere in the roster may be invented, so their number says nothing.
-
-    Args:
-        roster: what the server showed.
-        places: positions in the roster, from 0.
-        enrolment_public: the enrolment key's public half, 32 bytes.
-        now: unix time, seconds.
+def check_distinct(roster: Roster) -> None:
+    """Check that no two members share a uid, an identity key or a channel key.
 
     Raises:
         PeerError: names the first wrong uid.
@@ -173,19 +164,6 @@ def check_members(
     _check_distinct("uid", ((m.uid, m.uid.to_bytes(4, "little")) for m in members))
     _check_distinct("identity key", certified)
     _check_distinct("channel key", stated)
-    for place in places:
-        check_member(members[place], enrolment_public, now=now)
-
-
-def check_distinct(roster: Roster) -> None:
-    """Raise PeerError if two members have the same uid, identity or channel key."""
-    _check_distinct("uid", ((m.uid, str(m.uid).encode()) for m in roster.members))
-    _check_distinct(
-        "identity key", ((m.uid, m.certificate.identity_key) for m in roster.members)
-    )
-    _check_distinct(
-        "channel key", ((m.uid, m.statement.channel_key) for m in roster.members)
-    )
 
 
 def check_member(member: Member, enrolment_public: bytes, *, now: int) -> None:

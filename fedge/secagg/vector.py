@@ -46,7 +46,7 @@ class Scale:
 
 
 def encode_update(
-    update: Float32, weight: float, metrics: Sequence[float], scale: Scale, *, uid: int
+    update: Float32, weight: float, metrics: Sequence[float], scale: Scale
 ) -> AnyArray:
     """Return the vector of ring elements, before masking.
 
@@ -58,7 +58,6 @@ def encode_update(
         weight: > 0; above `max_weight` it counts as `max_weight`.
         metrics: finite numbers.
         scale: how to encode.
-        uid: of the client, so that no two clients round alike.
 
     Raises:
         ValueError: a number is not finite, or the weight is not positive.
@@ -68,7 +67,7 @@ def encode_update(
         raise ValueError("the weight or a metric is not finite")
     code = weight_code_of(min(weight, scale.max_weight), scale.max_weight, profile)
     contents = hashlib.sha256(np.ascontiguousarray(update).data).digest()
-    noise_key = digest("rounding", uid.to_bytes(8, "little"), contents)
+    noise_key = digest("rounding", contents)
     encoded = encode(
         update,
         clip=scale.clip,

@@ -112,7 +112,7 @@ def test_a_certificate_is_good_until_its_last_second() -> None:
 
 
 def test_a_certificate_of_another_enrolment_key_is_refused() -> None:
-    with pytest.raises(PeerError, match="uid 7: .* not from this enrolment key"):
+    with pytest.raises(PeerError, match=r"uid 7: .* not from this enrolment key"):
         check(certificate(), DEVICE.public, now=NOW)
 
 
@@ -212,4 +212,9 @@ def test_fingerprints_tell_keys_apart() -> None:
     assert fingerprint(DEVICE.public) != fingerprint(ENROLMENT.public)
 
 
-FROZEN_CERTIFICATE = "@@CERT@@"
+FROZEN_CERTIFICATE = (
+    "667343310201000003a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f"
+    "1ddc8664125531b80100000000d2496b00000000bbb356c45a1308dcc4ae6663"
+    "272fabb7d4a6bf37b960be24c49b939721c516e452f8addd5002764fd6319dea"
+    "0f7aff30a7dfd57a0fe922f96945f85db9963b05"
+)
