@@ -42,6 +42,7 @@ format: install  ## rewrite the code in the house format
 
 bench: install  ## all benchmarks, as ratios
 	$(BIN)/python -m simulations.benchmarks.engine
+	$(BIN)/python -m simulations.benchmarks.secagg
 
 wheel: install  ## build the library's wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist

@@ -16,14 +16,14 @@ from flwr.app import Context, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 
 from clients.app import app as client_app
-from fedge.commands.enrolment import (
+from fedge.config import Experiment, SecAggMode
+from fedge.config.experiment import to_json
+from fedge.enrolment.folders import (
     ENROLMENT_KEY,
     create_key,
     enroll_device,
     machine_has_fast_aes,
 )
-from fedge.config import Experiment, SecAggMode
-from fedge.config.experiment import to_json
 from fedge.errors import FedgeError
 from fedge.flower import LocalGrid
 from fedge.flower.local_grid import UserConfig

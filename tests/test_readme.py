@@ -82,9 +82,11 @@ def test_a_data_set_and_a_strategy_of_ones_own_run(
 
 
 @pytest.mark.integration
-def test_a_flower_app_runs_on_local_grid(checkout: Path) -> None:
-    (example,) = [text for text in PYTHON if "simulate(server_app" in text]
-    run(checkout, "-c", example)
+def test_a_flower_app_runs_on_local_grid_plain_and_secure(checkout: Path) -> None:
+    examples = [text for text in PYTHON if "simulate(server_app" in text]
+    assert len(examples) == 2, "one plain, one secure"
+    for example in examples:
+        run(checkout, "-c", example)
 
 
 @pytest.mark.integration

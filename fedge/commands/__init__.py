@@ -1,5 +1,4 @@
-"""The `fedge` command: its subcommands, one module each, and the files they make.
+"""The `fedge` command: its subcommands, one thin module each.
 
-Devices read those files with `enrolment` and `key_files`; nothing else in here is
-imported by the rest of the library.
+Nothing in here is imported by the rest of the library.
 """

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedge.commands.key_files import private_from_pem, read_bytes, read_public
+from fedge.enrolment.key_files import private_from_pem, read_bytes, read_public
 from fedge.errors import ConfigError, PeerError
 from fedge.secagg.channel import STATEMENT_MAGIC, ChannelStatement
 from fedge.secagg.identity import (

@@ -132,23 +132,23 @@ def _days(text: str) -> int:
 
 
 def _create_key(arguments: argparse.Namespace) -> int:
-    from fedge.commands import enrolment
+    from fedge.enrolment import folders
 
-    fingerprint = enrolment.create_key(arguments.folder)
+    fingerprint = folders.create_key(arguments.folder)
     print(f"enrolment key in {arguments.folder}, fingerprint {fingerprint}")
     print("every device gets a copy of enrolment.pub; enrolment.pem stays with you")
     return 0
 
 
 def _enroll_device(arguments: argparse.Namespace) -> int:
-    from fedge.commands import enrolment
+    from fedge.enrolment import folders
 
     fast_aes = {"yes": True, "no": False, "auto": None}[arguments.fast_aes]
-    fingerprint = enrolment.enroll_device(
+    fingerprint = folders.enroll_device(
         arguments.key,
         arguments.out,
         uid=arguments.uid,
-        fast_aes=enrolment.machine_has_fast_aes() if fast_aes is None else fast_aes,
+        fast_aes=folders.machine_has_fast_aes() if fast_aes is None else fast_aes,
         not_after=int(time.time()) + arguments.days * _DAY_SECONDS,
     )
     print(f"device {arguments.uid} in {arguments.out}, fingerprint {fingerprint}")
@@ -156,9 +156,9 @@ def _enroll_device(arguments: argparse.Namespace) -> int:
 
 
 def _write_roster(arguments: argparse.Namespace) -> int:
-    from fedge.commands import enrolment
+    from fedge.enrolment import folders
 
-    roster = enrolment.write_roster(
+    roster = folders.write_roster(
         arguments.members,
         arguments.out,
         enrolment_public=arguments.enrolment_public,

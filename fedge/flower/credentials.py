@@ -13,8 +13,8 @@ from pathlib import Path
 
 from flwr.app import ConfigRecord, Context
 
-from fedge.commands.enrolment import machine_has_fast_aes, read_credentials
-from fedge.commands.key_files import read_public
+from fedge.enrolment.folders import machine_has_fast_aes, read_credentials
+from fedge.enrolment.key_files import read_public
 from fedge.errors import ConfigError
 from fedge.secagg.channel import ChannelKey, make_statement
 from fedge.secagg.identity import FAST_AES, MAX_NOT_AFTER, SigningKey, issue

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fedge.errors import PeerError
 from fedge.secagg.bitmap import unpack_set
 from fedge.secagg.channel import open_box, pair_key, seal
-from fedge.secagg.graph import neighbours
+from fedge.secagg.graph import neighbourhoods, neighbours
 from fedge.secagg.hashing import digest, framed
 from fedge.secagg.identity import verify_signature
 from fedge.secagg.keystream import MaskSeed, apply_masks
@@ -296,7 +296,7 @@ def mask(
     shares = _open_all(session, credentials, peers)
     masks = _masks(session, state, peers)
     size, profile = proposed.vector_size, proposed.profile
-    masked = unpack(state.codes, size, profile).copy()
+    masked = unpack(state.codes, size, profile)
     apply_masks(masked, masks, threads=threads)
     after = ClientState(phase, state.descriptor, state.roster, shares=shares)
     return after, pack(masked, profile)
@@ -320,11 +320,29 @@ def _open_all(
         )
     if len({peer.mask_key for peer in peers}) != len(peers):
         raise PeerError("peers: two neighbours have the same mask key")
-    return {peer.index: _open(session, credentials, peer) for peer in peers}
+    proposed = session.descriptor
+    # All at once: each peer's on its own would sort the whole ring once per peer.
+    near = neighbourhoods(
+        n=proposed.num_participants, k=proposed.degree, seed=proposed.graph_seed
+    )
+    return {
+        peer.index: _open_named(session, credentials, peer, near[peer.index])
+        for peer in peers
+    }
+
+
+def _open_named(
+    session: Session, credentials: Credentials, peer: Peer, theirs: tuple[int, ...]
+) -> tuple[bytes, bytes]:
+    """Open a peer's box; the error names the peer, for it costs the round."""
+    try:
+        return _open(session, credentials, peer, theirs)
+    except PeerError as exc:
+        raise PeerError(f"peers: participant {peer.index}: {exc}") from exc
 
 
 def _open(
-    session: Session, credentials: Credentials, peer: Peer
+    session: Session, credentials: Credentials, peer: Peer, theirs: tuple[int, ...]
 ) -> tuple[bytes, bytes]:
     verify_advertisement(session.session_id, session.roster, peer.index, peer)
     inside = Shares.from_bytes(
@@ -334,15 +352,8 @@ def _open(
             associated=_box_place(session, peer.index, session.index),
         )
     )
-    proposed = session.descriptor
-    theirs = neighbours(
-        peer.index,
-        n=proposed.num_participants,
-        k=proposed.degree,
-        seed=proposed.graph_seed,
-    )
     if inside.position != theirs.index(session.index) + 1:
-        raise PeerError(f"peers: participant {peer.index} sent somebody else's shares")
+        raise PeerError("somebody else's shares are in its box")
     return inside.seed_share, inside.key_share
 
 

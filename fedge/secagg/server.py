@@ -9,7 +9,10 @@ Source: Bell et al. (2020), figure 1; unmasking rule of Bonawitz et al. (2017).
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+import math
+import struct
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -17,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fedge.arrays import AnyArray, Int64
 from fedge.errors import MisuseError, PeerError, RoundAbortedError
 from fedge.secagg.bitmap import pack_set
+from fedge.secagg.channel import ChannelKey
 from fedge.secagg.client import boxes_digest, verify_advertisement
 from fedge.secagg.graph import neighbourhoods
+from fedge.secagg.hashing import digest
 from fedge.secagg.identity import verify_signature
 from fedge.secagg.keystream import MaskSeed, apply_masks
 from fedge.secagg.messages import (
@@ -53,7 +58,8 @@ class Server:
         descriptor: what was agreed.
         roster: who was asked.
         phase: what is being collected now.
-        culprits: clients whose shares were found to be wrong.
+        culprits: clients who answered with wrong shares of somebody: they have changed
+            them, or were dealt wrong ones, which cannot be told apart.
     """
 
     def __init__(self, descriptor: Descriptor, roster: Roster) -> None:
@@ -67,6 +73,7 @@ class Server:
             seed=descriptor.graph_seed,
         )
         self._advertised: dict[int, Advertisement] = {}
+        self._mask_keys: set[bytes] = set()
         self._asked: frozenset[int] = frozenset()
         self._survivors: frozenset[int] = frozenset()
         self._survived: set[int] = set()
@@ -82,13 +89,18 @@ class Server:
         """Note a client's keys and shares.
 
         Raises:
-            PeerError: wrong time, unknown client, a second time, malformed, or not
-                signed by the client.
+            PeerError: wrong time, unknown client, a second time, malformed, not signed
+                by the client, or with a mask key that its neighbours would refuse.
         """
         self._expect(ServerPhase.advertising, index, self._advertised)
         keys = Advertisement.from_bytes(data, degree=self.descriptor.degree)
         session_id = self.descriptor.session_id
         verify_advertisement(session_id, self.roster, index, keys)
+        # One such key would make every neighbour refuse: leave out its sender instead.
+        if keys.mask_key in self._mask_keys:
+            raise PeerError(f"participant {index} sent somebody else's mask key")
+        ChannelKey.generate().exchange(keys.mask_key)
+        self._mask_keys.add(keys.mask_key)
         self._advertised[index] = keys
 
     def close_advertising(self) -> dict[int, bytes]:
@@ -100,12 +112,8 @@ class Server:
         self._close(ServerPhase.advertising)
         self._asked = self._connected()
         self._require(len(self._asked), "sent their keys")
-        return {
-            index: self._peers(
-                index, [p for p in self._near[index] if p in self._asked]
-            )
-            for index in self._asked
-        }
+        digests = {i: boxes_digest(self._advertised[i].boxes) for i in self._asked}
+        return {index: self._peers(index, digests) for index in self._asked}
 
     def _connected(self) -> frozenset[int]:
         """Return the most clients of whom each has enough of the others nearby.
@@ -126,16 +134,18 @@ class Server:
                 return frozenset(left)
             left -= lonely
 
-    def _peers(self, index: int, near: list[int]) -> bytes:
+    def _peers(self, index: int, digests: Mapping[int, bytes]) -> bytes:
         entries = []
-        for sender in near:
+        for sender in self._near[index]:
+            if sender not in digests:
+                continue
             keys = self._advertised[sender]
             entries.append(
                 Peer(
                     sender,
                     keys.mask_key,
                     keys.commitment,
-                    boxes_digest(keys.boxes),
+                    digests[sender],
                     keys.signature,
                     keys.boxes[self._near[sender].index(index)],
                 )
@@ -315,12 +325,14 @@ class Server:
             raise RoundAbortedError(
                 f"{len(shares)} shares of participant {owner}, need {threshold}"
             )
-        for subset in itertools.islice(
-            itertools.combinations(sorted(shares), threshold), _MAX_SUBSETS
-        ):
+        suspects = {x for x in shares if self._near[owner][x - 1] in self.culprits}
+        tried_first = None
+        for subset in _subsets(shares.keys() - suspects, suspects, threshold):
+            tried_first = tried_first or subset
             secret = _combine({x: shares[x] for x in subset}, threshold)
             if secret is not None and is_right(secret):
-                self._accuse(owner, shares, subset, is_right)
+                if subset is not tried_first:  # or nothing was wrong with it
+                    self._accuse(owner, shares, subset, is_right)
                 return secret
         raise RoundAbortedError(
             f"the shares of participant {owner} do not fit what it announced"
@@ -334,8 +346,6 @@ class Server:
         is_right: Check,
     ) -> None:
         """Name those whose share, put in place of a good one, spoils the secret."""
-        if good == tuple(sorted(shares))[: len(good)]:
-            return  # nothing was wrong with the first ones; the rest was not needed
         for position in shares.keys() - set(good):
             swapped = {x: shares[x] for x in (*good[1:], position)}
             secret = _combine(swapped, len(good))
@@ -374,6 +384,30 @@ def _combine(shares: Mapping[int, bytes], threshold: int) -> bytes | None:
         return combine(shares, threshold=threshold)
     except PeerError:
         return None  # shares that are no field elements, or a secret of 33 bytes
+
+
+def _subsets(
+    trusted: Collection[int], suspects: Collection[int], threshold: int
+) -> Iterator[tuple[int, ...]]:
+    """Yield subsets of the shares, the most trusted first, each unlike the last.
+
+    In alphabetical order the first share would be in all of the first 500. Here all
+    windows come first, so that any one wrong share is left out soon; then, if there are
+    too many subsets to try them all, ones that are spread evenly.
+    """
+    ranked = [*sorted(trusted), *sorted(suspects)]
+    yield tuple(ranked[:threshold])
+    if math.comb(len(ranked), threshold) <= _MAX_SUBSETS:
+        yield from itertools.combinations(ranked, threshold)
+        return
+    for start in range(1, len(ranked)):
+        yield tuple((ranked[start:] + ranked[:start])[:threshold])
+    for attempt in range(_MAX_SUBSETS):
+        yield tuple(sorted(ranked, key=partial(_spread, attempt))[:threshold])
+
+
+def _spread(attempt: int, x: int) -> bytes:
+    return digest("subset", struct.pack("<II", attempt, x))
 
 
 def _opposite(mask: MaskSeed) -> MaskSeed:

@@ -13,14 +13,16 @@ import struct
 from dataclasses import dataclass
 from typing import Self
 
-from fedge.errors import PeerError
-from fedge.secagg.graph import graph_seed
+from fedge.errors import ConfigError, PeerError
+from fedge.secagg.graph import check_degree, graph_seed
 from fedge.secagg.hashing import DIGEST_BYTES, digest
 from fedge.secagg.ring import Profile
 
 VERSION = 1
 MAX_PARTICIPANTS = 65_536
 MAX_VECTOR_SIZE = 2**31
+# What a clip or weight may be: beyond it, scaling a float32 overflows.
+_SCALE_RANGE = (1e-30, 1e30)
 # version, flags, run, round, attempt, n, k, t, c_max, n_min, ring bits, value bits,
 # clip, w_max, m; then four digests
 _FIXED = struct.Struct("<BBQIIIIIIIBBddI")
@@ -117,7 +119,7 @@ class Descriptor:
             threshold=numbers[5],
             max_corrupt=numbers[6],
             min_survivors=numbers[7],
-            profile=Profile(numbers[8], numbers[9]),
+            profile=_profile(numbers[8], numbers[9]),
             clip=numbers[10],
             max_weight=numbers[11],
             vector_size=numbers[12],
@@ -157,6 +159,7 @@ class Descriptor:
             raise PeerError(f"descriptor: {n} participants not in [3, 65536]")
         if not 2 <= k <= n - 1 or not 2 <= t <= k:
             raise PeerError(f"descriptor: degree {k}, threshold {t} do not fit {n}")
+        check_degree(n, k)
         if 2 * t <= k + self.max_corrupt:
             raise PeerError(
                 f"descriptor: threshold {t} must be more than half of degree {k} plus "
@@ -168,11 +171,22 @@ class Descriptor:
             )
         if not 1 <= self.vector_size <= MAX_VECTOR_SIZE:
             raise PeerError(f"descriptor: vector of {self.vector_size} elements")
-        if not (0.0 < self.clip < 1e30 and 0.0 < self.max_weight < 1e30):
-            raise PeerError("descriptor: clip and max_weight must be positive")
+        low, high = _SCALE_RANGE
+        if not (low < self.clip < high and low < self.max_weight < high):
+            raise PeerError(
+                f"descriptor: clip {self.clip:g} or max_weight {self.max_weight:g} not "
+                f"in ({low:g}, {high:g})"
+            )
         if n > self.profile.max_clients:
             raise PeerError(
                 f"descriptor: {n} participants overflow a ring of "
                 f"{self.profile.ring_bits} bits with values of "
                 f"{self.profile.value_bits}"
             )
+
+
+def _profile(ring_bits: int, value_bits: int) -> Profile:
+    try:
+        return Profile(ring_bits, value_bits)
+    except ConfigError as exc:
+        raise PeerError(f"descriptor: {exc}") from exc

@@ -33,6 +33,11 @@ from server.setup import Setup, prepare
 NUM_DEVICES = 4
 
 
+@pytest.fixture(autouse=True)
+def _devices_may_train_openly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDGE_SECAGG", "optional")
+
+
 @pytest.fixture(scope="module")
 def setup() -> Setup:
     torch.set_num_threads(1)
@@ -40,6 +45,7 @@ def setup() -> Setup:
         compose_experiment(
             [
                 "run=quick",
+                "secagg=off",
                 "model=logistic",
                 "train.epochs=1",
                 "run.cohort=2",

@@ -22,14 +22,18 @@ def _no_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_place_is_enough() -> None:
-    assert device_of(partition_id=3) == Device(3, None, None, ())
+    assert device_of(partition_id=3) == Device(
+        3, None, None, (), may_train_openly=False
+    )
 
 
 def test_everything_is_read_from_the_node_config() -> None:
     device = device_of(
         partition_id=0, data_root="/data", device_dir="/device", allow="a,b.c"
     )
-    assert device == Device(0, Path("/data"), Path("/device"), ("a", "b.c"))
+    assert device == Device(
+        0, Path("/data"), Path("/device"), ("a", "b.c"), may_train_openly=False
+    )
 
 
 def test_blanks_between_allowed_packages_do_no_harm() -> None:
@@ -59,3 +63,14 @@ def test_a_missing_place_is_told() -> None:
 def test_names_must_be_text(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name.replace('_', '-')}: 5 must be text"):
         device_of(partition_id=0, **{name: 5})
+
+
+def test_a_device_trains_openly_only_if_its_owner_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not device_of(partition_id=0, secagg="required").may_train_openly
+    assert device_of(partition_id=0, secagg="optional").may_train_openly
+    monkeypatch.setenv("FEDGE_SECAGG", "optional")
+    assert device_of(partition_id=0).may_train_openly
+    with pytest.raises(ConfigError, match="secagg: 'off' not in"):
+        device_of(partition_id=0, secagg="off")

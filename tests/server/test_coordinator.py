@@ -30,6 +30,7 @@ FAST = [
     "run.cohort=4",
     "release=none",
     "data.max_examples=400",
+    "secagg=off",
 ]
 
 

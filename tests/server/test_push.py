@@ -42,6 +42,7 @@ class Silent:
 
 def settings() -> Experiment:
     overrides = ["run=quick", "model=logistic", "fleet.num_devices=3", "run.cohort=3"]
+    overrides += ["secagg=off"]
     overrides += ["run.min_answers=1", "compression=none", "data.max_examples=300"]
     return compose_experiment([*overrides, "train.epochs=1"])
 
@@ -66,7 +67,7 @@ class Fleet:
 
     def grid(self, app: ClientApp = client_app) -> LocalGrid:
         def node_config(index: int) -> UserConfig:
-            return {"device-dir": str(self.devices[index])}
+            return {"device-dir": str(self.devices[index]), "secagg": "optional"}
 
         return LocalGrid(app, num_clients=3, node_config=node_config)
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fedge.commands.enrolment import read_member
-from fedge.commands.key_files import read_signing_key
+from fedge.enrolment.folders import read_member
+from fedge.enrolment.key_files import read_signing_key
 from fedge.secagg.identity import SigningKey
 from fedge.secagg.roster import enroll
 from tests.fedge.commands.kit import fedge, inspect, make_roster

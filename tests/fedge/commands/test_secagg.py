@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedge.__main__ import main
-from fedge.commands.enrolment import has_fast_aes, read_credentials, read_member
-from fedge.commands.key_files import pem_of_key, read_public
+from fedge.enrolment.folders import has_fast_aes, read_credentials, read_member
+from fedge.enrolment.key_files import pem_of_key, read_public
 from fedge.errors import ConfigError
 from fedge.secagg.channel import ChannelKey
 from fedge.secagg.identity import SigningKey
@@ -211,7 +211,7 @@ def test_the_command_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys, fedge.__main__\n"
         "assert 'cryptography' not in sys.modules\n"
-        "import fedge.commands.enrolment, fedge.commands.inspection\n"
+        "import fedge.enrolment.folders, fedge.commands.inspection\n"
         "heavy = {'torch', 'flwr', 'numpy', 'hydra', 'onnx'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

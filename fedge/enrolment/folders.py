@@ -8,7 +8,7 @@ is not in here: what is printed.
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedge.commands.key_files import (
+from fedge.enrolment.key_files import (
     PUBLIC_MODE,
     SECRET_MODE,
     make_new_folder,
