@@ -131,7 +131,13 @@ def decode_total(
         raise RoundAbortedError("the sum of the weights is out of range")
     largest = np.abs(coordinates).max(initial=0)
     totals = digits[:, 0] * base + digits[:, 1]
-    if largest > code_sum or (np.abs(totals) > code_sum * base).any():
+    low = digits[:, 1]
+    if (
+        largest > code_sum
+        or (np.abs(totals) > code_sum * base).any()
+        or (low < 0).any()
+        or (low > num_survivors * (base - 1)).any()
+    ):
         raise RoundAbortedError("a sum is larger than its clients can make it")
     shares = totals / (code_sum * base)
     *metrics, clipped = shares.tolist()

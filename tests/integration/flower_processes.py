@@ -20,9 +20,11 @@ class Flower:
     folder: Path
     environment: dict[str, str]
 
-    def run_app(self, connection: str, run_config: str, *options: str) -> str:
-        """Submit the app of this repository and wait until it has finished."""
-        command = ["run", str(REPOSITORY), connection, "--stream"]
+    def run_app(
+        self, connection: str, run_config: str, *options: str, app: Path = REPOSITORY
+    ) -> str:
+        """Submit an app, by default this repository's, and wait for its end."""
+        command = ["run", str(app), connection, "--stream"]
         command += ["--run-config", run_config, *options]
         done = subprocess.run(
             [BIN / "flwr", *command],

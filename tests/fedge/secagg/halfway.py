@@ -110,3 +110,14 @@ def texts_of(errors: Sequence[FedgeError]) -> str:
     for error in chain:
         chain += [e for e in (error.__cause__, error.__context__) if e is not None]
     return "\n".join(f"{e!s} {e!r}" for e in chain)
+
+
+def signed(cohort: Cohort, peer: Peer) -> Peer:
+    """Return this entry as the peer itself would have signed it."""
+    place = peer.index.to_bytes(4, "little")
+    parts = (peer.mask_key, peer.commitment, peer.boxes_digest)
+    identity = cohort.people[peer.index].identity
+    session_id = cohort.descriptor.session_id
+    return replace(
+        peer, signature=identity.sign("advertise", session_id, place, *parts)
+    )

@@ -26,6 +26,12 @@ INDICES = st.integers(0, 2**32 - 1)
 PEERS = st.builds(Peer, INDICES, KEYS, KEYS, KEYS, SIGNATURES, BOXES)
 DEGREE, SIZE = 3, 11
 
+
+def peer_at(index: int) -> Peer:
+    key = bytes(32)
+    return Peer(index, key, key, key, bytes(64), bytes(BOX_BYTES))
+
+
 PARSERS: dict[str, Callable[[bytes], object]] = {
     "advertisement": lambda data: Advertisement.from_bytes(data, degree=DEGREE),
     "peers": lambda data: peers_from_bytes(data, degree=DEGREE),
@@ -85,8 +91,8 @@ def test_random_bytes_raise_nothing_but_a_peer_error(
 ) -> None:
     try:
         parser(data)
-    except PeerError as exc:
-        assert len(str(exc)) < 200
+    except PeerError:
+        return
 
 
 @pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
@@ -98,13 +104,13 @@ def test_ten_megabytes_are_refused_by_their_length(
 
 
 def test_a_message_may_not_have_more_peers_than_neighbours() -> None:
-    peer = Peer(0, *[bytes(32)] * 3, bytes(64), bytes(BOX_BYTES))
+    peer = peer_at(0)
     with pytest.raises(PeerError, match="up to"):
         peers_from_bytes(peer.to_bytes() * (DEGREE + 1), degree=DEGREE)
 
 
 def test_a_peer_may_not_occur_twice() -> None:
-    peer = Peer(5, *[bytes(32)] * 3, bytes(64), bytes(BOX_BYTES))
+    peer = peer_at(5)
     with pytest.raises(PeerError, match="twice"):
         peers_from_bytes(peer.to_bytes() * 2, degree=DEGREE)
 
@@ -124,4 +130,5 @@ def test_a_signer_may_not_occur_twice_or_be_unknown() -> None:
 
 
 def test_the_shares_in_a_box_are_never_shown() -> None:
-    assert "170" not in repr(Shares(1, b"\xaa" * 33, b"\xaa" * 33)).replace("aa", "170")
+    shown = repr(Shares(1, b"\xaa" * 33, b"\xaa" * 33))
+    assert shown == "Shares(position=1)"
