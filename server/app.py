@@ -8,6 +8,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedge.config import Experiment, SecAggMode
 from fedge.config.experiment import from_json, to_json
+from fedge.enrolment.folders import ENROLMENT_PUBLIC
+from fedge.enrolment.key_files import read_public
 from fedge.errors import ConfigError
 from fedge.flower import Faults, PlainSum, SecureSum, Telemetry
 from fedge.flower.wire import check_train_reply, secure_plan
@@ -27,6 +29,7 @@ from server.summary import save_model, summarize, to_text, write_atomically
 app = ServerApp()
 
 JOURNAL = "journal.sqlite"
+ENROLMENT = "enrolment"
 
 
 @app.main()
@@ -57,7 +60,7 @@ def coordinate(
     folder.mkdir(parents=True, exist_ok=True)
     if experiment.release.enabled:
         open_repository(folder, setup)  # a missing key is told before the training
-    wiring = connect(grid, setup)
+    wiring = connect(grid, setup, folder)
     journal = Journal.open(folder / JOURNAL, _lasting_settings(experiment))
     try:
         state = train(setup, wiring, journal, observer)
@@ -82,7 +85,7 @@ def coordinate(
         journal.close()
 
 
-def connect(grid: Grid, setup: Setup) -> Wiring:
+def connect(grid: Grid, setup: Setup, folder: Path) -> Wiring:
     """Put the layers on a base grid: sum, then telemetry, then faults."""
     fleet, run = setup.experiment.fleet, setup.experiment.run
     nodes = roster(grid, setup.num_devices)
@@ -98,8 +101,19 @@ def connect(grid: Grid, setup: Setup) -> Wiring:
         check = partial(check_train_reply, size=setup.spec.size)
         top: Grid = PlainSum(telemetry, enough=run.cohort, check=check)
     else:
-        top = SecureSum(telemetry, secagg, plan=secure_plan(setup.spec.size))
+        top = SecureSum(
+            telemetry,
+            secagg,
+            enrolment_key=_enrolment_key(folder),
+            plan=secure_plan(setup.spec.size),
+        )
     return Wiring(top, telemetry, nodes)
+
+
+def _enrolment_key(folder: Path) -> bytes:
+    """Return the public key that certifies devices, if the run has one."""
+    file = folder / ENROLMENT / ENROLMENT_PUBLIC
+    return read_public(file) if file.exists() else b""
 
 
 def _experiment(context: Context) -> Experiment:

@@ -29,7 +29,7 @@ from fedge.flower import LocalGrid
 from fedge.flower.local_grid import UserConfig
 from fedge.release.install import trust_store
 from fedge.release.keys import KeyRing
-from server.app import JOURNAL
+from server.app import ENROLMENT, JOURNAL
 from server.app import app as server_app
 from server.events import observing
 from server.publish import open_repository
@@ -120,7 +120,7 @@ def _protection(experiment: Experiment, device: Path) -> UserConfig:
 
 def _enroll(setup: Setup, folder: Path) -> None:
     """Make an enrolment key, and certified keys for every device that has none."""
-    authority = folder / "enrolment"
+    authority = folder / ENROLMENT
     _make_aside(authority, create_key)
     expiry = int(time.time()) + _ENROLMENT_SECONDS
     for index in range(setup.num_devices):

@@ -34,7 +34,6 @@ from fedge.secagg.client import (
     confirm,
     join,
     mask,
-    resumed,
     unmask,
 )
 from fedge.secagg.packing import pack
@@ -66,7 +65,7 @@ def secure_mod(message: Message, context: Context, call_next: Train) -> Message:
     credentials = credentials_of(context)
     match step:
         case Step.hello:
-            content = answer(credentials.member.to_bytes())
+            content = answer(_introduce(message, credentials))
         case Step.fit:
             content = _fit(message, context, call_next, credentials)
         case Step.mask:
@@ -76,6 +75,13 @@ def secure_mod(message: Message, context: Context, call_next: Train) -> Message:
         case Step.unmask:
             content = _unmask(message, context, credentials)
     return Message(content, reply_to=message)
+
+
+def _introduce(message: Message, credentials: Credentials) -> bytes:
+    """Say who this is, and prove it: nobody can take another's place in a roster."""
+    challenge = bytes_entry(message.content, "data")
+    signature = credentials.identity.sign("hello", challenge)
+    return credentials.member.to_bytes() + signature
 
 
 def _fit(
@@ -135,7 +141,7 @@ def _numbers(reply: RecordDict, names: tuple[str, ...]) -> list[float]:
 
 
 def _mask(message: Message, context: Context, credentials: Credentials) -> RecordDict:
-    state = _load(context, credentials)
+    state = _load(context)
     state, masked = mask(state, bytes_entry(message.content, "data"), credentials)
     _store(context, state)
     return RecordDict({VECTOR: vector_record(masked)})
@@ -144,7 +150,7 @@ def _mask(message: Message, context: Context, credentials: Credentials) -> Recor
 def _confirm(
     message: Message, context: Context, credentials: Credentials
 ) -> RecordDict:
-    state = _load(context, credentials)
+    state = _load(context)
     data = bytes_entry(message.content, "data")
     state, signature = confirm(state, data, credentials)
     _store(context, state)
@@ -152,7 +158,7 @@ def _confirm(
 
 
 def _unmask(message: Message, context: Context, credentials: Credentials) -> RecordDict:
-    state = _load(context, credentials)
+    state = _load(context)
     state, shares = unmask(state, bytes_entry(message.content, "data"), credentials)
     _store(context, state)
     return answer(shares)
@@ -177,7 +183,7 @@ def _store(context: Context, state: ClientState) -> None:
     context.state[_CODES] = vector_record(state.codes)
 
 
-def _load(context: Context, credentials: Credentials) -> ClientState:
+def _load(context: Context) -> ClientState:
     record, codes = context.state.get(_STATE), context.state.get(_CODES)
     if not isinstance(record, ConfigRecord) or not isinstance(codes, ArrayRecord):
         raise PeerError(
@@ -185,7 +191,7 @@ def _load(context: Context, credentials: Credentials) -> ClientState:
         )
     stored = dict(record)
     shares = zip(stored["seed-shares"], stored["key-shares"], strict=True)  # type: ignore[arg-type]
-    state = ClientState(
+    return ClientState(
         ClientPhase(str(stored["phase"])),
         bytes(stored["descriptor"]),  # type: ignore[arg-type]
         bytes(stored["roster"]),  # type: ignore[arg-type]
@@ -194,8 +200,6 @@ def _load(context: Context, credentials: Credentials) -> ClientState:
         seed=bytes(stored["seed"]),  # type: ignore[arg-type]
         shares=dict(zip(stored["peers"], shares, strict=True)),  # type: ignore[arg-type]
     )
-    resumed(state, credentials)
-    return state
 
 
 def _counter_of(context: Context) -> Counter | None:

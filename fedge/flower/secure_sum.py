@@ -9,6 +9,7 @@ accepts. Vectors are added as they arrive: memory for one model, not for the coh
 """
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,15 @@ from fedge.flower.secure_messages import (
     vector_bytes,
 )
 from fedge.flower.secure_plan import Plan, config_digest, model_digest, plan_for
+from fedge.secagg.identity import verify_signature
 from fedge.secagg.parameters import default_parameters
 from fedge.secagg.ring import PROFILES
-from fedge.secagg.roster import Member, Roster
+from fedge.secagg.roster import (
+    MEMBER_BYTES,
+    Member,
+    Roster,
+    check_member,
+)
 from fedge.secagg.server import Server
 from fedge.secagg.session import Descriptor
 from fedge.secagg.vector import Scale, decode_total, vector_size
@@ -73,6 +80,9 @@ class SecureSum(GridLayer):
         config: thresholds, ring, clipping.
         metrics: names of the metrics that are summed; no others leave a device.
         frozen: arrays that are not trained, and so not sent.
+        enrolment_key: public key that certifies devices; with it, a device that is not
+            certified is left out instead of making all others refuse. It protects
+            nobody: devices check for themselves.
         weighted_by_key: the metric that is a reply's weight.
     """
 
@@ -84,6 +94,7 @@ class SecureSum(GridLayer):
         metrics: Sequence[str] = (),
         frozen: Sequence[str] = (),
         weighted_by_key: str = "num-examples",
+        enrolment_key: bytes = b"",
         plan: Plan | None = None,
         threads: int = 1,
     ) -> None:
@@ -93,6 +104,7 @@ class SecureSum(GridLayer):
             raise ConfigError("secagg.mode: off; use PlainSum to sum in the clear")
         self.metrics, self.frozen = tuple(metrics), tuple(frozen)
         self.weighted_by_key = weighted_by_key
+        self.enrolment_key = enrolment_key
         self._plan, self._threads = plan, threads
         self._member_by_node: dict[int, Member] = {}
         # Clients never go back: milliseconds since 1970 grow with every restart.
@@ -136,22 +148,24 @@ class SecureSum(GridLayer):
 
     def _introduce(self, sent: list[Message]) -> _Cohort:
         """Ask new nodes for their certificates; return the cohort of those known."""
-        new = [m for m in sent if m.metadata.dst_node_id not in self._member_by_node]
-        for reply in self._ask(
-            [m.metadata.dst_node_id for m in new], sent[0], Step.hello
-        ):
+        nodes = [message.metadata.dst_node_id for message in sent]
+        new = [node for node in nodes if node not in self._member_by_node]
+        challenge = os.urandom(32)
+        taken = {k for m in self._member_by_node.values() for k in _unique_parts(m)}
+        for reply in self._ask(new, sent[0], Step.hello, challenge):
             node = reply.metadata.src_node_id
             try:
-                content = content_of_reply(reply)
-                member = Member.from_bytes(bytes_entry(content, "data"))
+                member = self._member_of(reply, challenge)
+                _check_free(member, taken)
             except PeerError as exc:
                 logger.warning("node %d takes no part: %s", node, exc)
                 continue
             self._member_by_node[node] = member
+            taken |= _unique_parts(member)
         known = {
-            m.metadata.dst_node_id: self._member_by_node[m.metadata.dst_node_id]
-            for m in sent
-            if m.metadata.dst_node_id in self._member_by_node
+            node: self._member_by_node[node]
+            for node in nodes
+            if node in self._member_by_node
         }
         nodes = sorted(known, key=lambda node: known[node].uid)
         if len(nodes) < self.config.min_cohort:
@@ -160,6 +174,16 @@ class SecureSum(GridLayer):
                 f"aggregation, need {self.config.min_cohort} (secagg.min_cohort)"
             )
         return _Cohort(Roster(known.values()), tuple(nodes), sent[0])
+
+    def _member_of(self, reply: Message, challenge: bytes) -> Member:
+        """Return who a device is; raise PeerError unless it proves it."""
+        data = bytes_entry(content_of_reply(reply), "data")
+        member = Member.from_bytes(data[:MEMBER_BYTES])
+        identity_key = member.certificate.identity_key
+        verify_signature(identity_key, data[MEMBER_BYTES:], "hello", challenge)
+        if self.enrolment_key:
+            check_member(member, self.enrolment_key, now=int(time.time()))
+        return member
 
     def _descriptor(
         self, content: RecordDict, plan: Plan, cohort: _Cohort
@@ -222,6 +246,8 @@ class SecureSum(GridLayer):
                 data = bytes_entry(content_of_reply(reply), "data")
                 server.receive_advertisement(place, data)
             except PeerError as exc:
+                # It may have new keys since it was introduced: ask again next time.
+                self._member_by_node.pop(reply.metadata.src_node_id, None)
                 yield _failure(reply, exc)
 
     def _collect_masked(self, server: Server, cohort: _Cohort) -> Iterator[Message]:
@@ -314,6 +340,17 @@ class SecureSum(GridLayer):
         return Message(
             RecordDict({key: arrays, "metrics": metrics}), reply_to=cohort.template
         )
+
+
+def _check_free(member: Member, taken: set[bytes]) -> None:
+    if taken & _unique_parts(member):
+        raise PeerError(f"uid {member.uid} or its keys belong to another device")
+
+
+def _unique_parts(member: Member) -> set[bytes]:
+    """Return what no two members of a roster may share."""
+    keys = member.certificate.identity_key, member.statement.channel_key
+    return {*keys, member.uid.to_bytes(4, "little")}
 
 
 def _common_content(sent: list[Message]) -> RecordDict:

@@ -110,7 +110,9 @@ def test_a_device_with_another_root_refuses_and_counts_as_failed(fleet: Fleet) -
 
 def test_publishing_again_is_the_same_release(fleet: Fleet) -> None:
     assert fleet.published.passport.version == 1
-    rollout = push(fleet.setup, connect(fleet.grid(), fleet.setup), fleet.published)
+    rollout = push(
+        fleet.setup, connect(fleet.grid(), fleet.setup, fleet.folder), fleet.published
+    )
     assert (rollout.devices, rollout.on_release, rollout.failed) == (3, 2, 1)
 
 
@@ -156,7 +158,7 @@ STORIES = {
 @pytest.mark.parametrize("story", STORIES)
 def test_every_device_is_counted_once(fleet: Fleet, story: str) -> None:
     reply, evaluated, expected = STORIES[story]
-    wiring = connect(fleet.grid(answering(reply, evaluated)), fleet.setup)
+    wiring = connect(fleet.grid(answering(reply, evaluated)), fleet.setup, fleet.folder)
     rollout = push(fleet.setup, wiring, fleet.published)
     counts = (rollout.on_release, rollout.rolled_back, rollout.failed)
     assert counts == expected
@@ -164,7 +166,7 @@ def test_every_device_is_counted_once(fleet: Fleet, story: str) -> None:
 
 
 def test_a_fleet_that_answers_nothing_is_counted(fleet: Fleet) -> None:
-    wiring = connect(fleet.grid(ClientApp()), fleet.setup)
+    wiring = connect(fleet.grid(ClientApp()), fleet.setup, fleet.folder)
     rollout = push(fleet.setup, wiring, fleet.published)
     assert (rollout.on_release, rollout.failed) == (0, 3)
 

@@ -1,6 +1,7 @@
 """Secure aggregation in Flower apps: exact, whoever drops out, and closed to misuse."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,13 @@ from flwr.serverapp import strategy as flower
 
 from fedge.arrays import AnyArray, Float32
 from fedge.config import SecAggConfig, SecAggMode
+from fedge.enrolment.folders import (
+    ENROLMENT_KEY,
+    ENROLMENT_PUBLIC,
+    create_key,
+    enroll_device,
+)
+from fedge.enrolment.key_files import read_public
 from fedge.errors import ConfigError
 from fedge.flower import GridLayer, LocalGrid, PlainSum, SecureSum, secure_mod
 from fedge.flower.layer import stream_replies
@@ -327,6 +335,51 @@ def test_the_server_cannot_talk_a_device_out_of_the_consistency_trip() -> None:
     replies = ask(SecureSum(local, settings(SecAggMode.semi_honest)))
     assert "consistency trip" in str(replies[0].error.reason)
     assert ask(SecureSum(local, settings(SecAggMode.malicious)))[-1].has_content()
+
+
+def test_a_device_that_borrows_anothers_certificate_is_left_out() -> None:
+    first: list[RecordDict] = []
+
+    def borrow(
+        message: Message, context: Context, call_next: ClientAppCallable
+    ) -> Message:
+        reply = call_next(message, context)
+        if step_of(message.content) is Step.hello:
+            first.append(reply.content)
+            return Message(first[0], reply_to=message)
+        return reply
+
+    app = make_app(mods=(borrow, secure_mod))
+    # Only the first is who it says: six take a certificate whose key they have not.
+    (reply,) = ask(SecureSum(LocalGrid(app, num_clients=6), settings()))
+    assert "1 of 6 devices can take part" in str(reply.error.reason)
+
+
+def test_a_device_without_a_certificate_does_not_spoil_the_round(
+    tmp_path: Path,
+) -> None:
+    create_key(tmp_path / "authority")
+    for place in range(6):
+        enroll_device(
+            tmp_path / "authority" / ENROLMENT_KEY,
+            tmp_path / str(place),
+            uid=place + 1,
+            fast_aes=bool(place % 2),
+            not_after=2**32,
+        )
+
+    def node_config(index: int) -> dict[str, bool | int | float | str]:
+        return {"secagg-dir": str(tmp_path / str(index))} if index < 6 else {}
+
+    local = LocalGrid(make_app(), num_clients=NUM_CLIENTS, node_config=node_config)
+    public = read_public(tmp_path / "authority" / ENROLMENT_PUBLIC)
+    (reply,) = ask(SecureSum(local, settings(), enrolment_key=public))
+    np.testing.assert_allclose(
+        array_in(reply.content, "w"), mean_of(range(6)), atol=TOLERANCE
+    )
+    # A server that does not look finds the others refusing the stranger.
+    replies = ask(SecureSum(local, settings()))
+    assert "not from this enrolment key" in str(replies[0].error.reason)
 
 
 def test_off_is_no_mode_of_a_secure_sum() -> None:
