@@ -12,7 +12,6 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from flwr.app import Error, Message, MetricRecord, RecordDict
 from flwr.app.message.message import make_message
@@ -22,6 +21,7 @@ from flwr.serverapp import Grid
 from fedge.arrays import Int64
 from fedge.config.secagg import SecAggConfig, SecAggMode
 from fedge.errors import ConfigError, PeerError, RoundAbortedError
+from fedge.flower.introductions import CHALLENGE_BYTES, Cohort, Introductions
 from fedge.flower.layer import GridLayer, stream_replies
 from fedge.flower.plain_sum import NUM_CLIENTS
 from fedge.flower.records import content_of_reply, private_copy
@@ -33,15 +33,8 @@ from fedge.flower.secure_messages import (
     vector_bytes,
 )
 from fedge.flower.secure_plan import Plan, config_digest, model_digest, plan_for
-from fedge.secagg.identity import verify_signature
 from fedge.secagg.parameters import default_parameters
 from fedge.secagg.ring import PROFILES
-from fedge.secagg.roster import (
-    MEMBER_BYTES,
-    Member,
-    Roster,
-    check_member,
-)
 from fedge.secagg.server import Server
 from fedge.secagg.session import Descriptor
 from fedge.secagg.vector import Scale, decode_total, vector_size
@@ -49,25 +42,6 @@ from fedge.secagg.vector import Scale, decode_total, vector_size
 logger = logging.getLogger(__name__)
 
 CLIPPED_FRACTION = "clipped-fraction"
-
-
-@dataclass(frozen=True, slots=True)
-class _Cohort:
-    """Who is asked, and who is who.
-
-    Attributes:
-        roster: the members, by uid.
-        node_by_place: node id of each member, in the order of the roster.
-        template: the first training message; all have its content.
-    """
-
-    roster: Roster
-    node_by_place: tuple[int, ...]
-    template: Message
-
-    def place_of(self, node_id: int) -> int:
-        """Return a node's place in the roster."""
-        return self.node_by_place.index(node_id)
 
 
 class SecureSum(GridLayer):
@@ -104,9 +78,8 @@ class SecureSum(GridLayer):
             raise ConfigError("secagg.mode: off; use PlainSum to sum in the clear")
         self.metrics, self.frozen = tuple(metrics), tuple(frozen)
         self.weighted_by_key = weighted_by_key
-        self.enrolment_key = enrolment_key
         self._plan, self._threads = plan, threads
-        self._member_by_node: dict[int, Member] = {}
+        self._introductions = Introductions(enrolment_key)
         # Clients never go back: milliseconds since 1970 grow with every restart.
         self._run, self._sessions = time.time_ns() // 1_000_000, 0
 
@@ -143,50 +116,30 @@ class SecureSum(GridLayer):
         yield from self._collect_shares(server, cohort)
         sums = server.finish(threads=self._threads)
         for culprit in sorted(server.culprits):
-            logger.warning("node %d sent wrong shares", cohort.node_by_place[culprit])
+            logger.warning("node %d sent wrong shares", cohort.nodes[culprit])
         yield self._synthetic(server, cohort, content, plan, sums)
 
-    def _introduce(self, sent: list[Message]) -> _Cohort:
-        """Ask new nodes for their certificates; return the cohort of those known."""
+    def _introduce(self, sent: list[Message]) -> Cohort:
+        """Ask new nodes who they are; return the cohort of those that are known."""
         nodes = [message.metadata.dst_node_id for message in sent]
-        new = [node for node in nodes if node not in self._member_by_node]
-        challenge = os.urandom(32)
-        taken = {k for m in self._member_by_node.values() for k in _unique_parts(m)}
-        for reply in self._ask(new, sent[0], Step.hello, challenge):
+        known, challenge = self._introductions, os.urandom(CHALLENGE_BYTES)
+        for reply in self._ask(known.unknown(nodes), sent[0], Step.hello, challenge):
             node = reply.metadata.src_node_id
             try:
-                member = self._member_of(reply, challenge)
-                _check_free(member, taken)
+                data = bytes_entry(content_of_reply(reply), "data")
+                known.receive(node, data, challenge, now=int(time.time()))
             except PeerError as exc:
                 logger.warning("node %d takes no part: %s", node, exc)
-                continue
-            self._member_by_node[node] = member
-            taken |= _unique_parts(member)
-        known = {
-            node: self._member_by_node[node]
-            for node in nodes
-            if node in self._member_by_node
-        }
-        nodes = sorted(known, key=lambda node: known[node].uid)
-        if len(nodes) < self.config.min_cohort:
+        num_known = len(nodes) - len(known.unknown(nodes))
+        if num_known < self.config.min_cohort:
             raise RoundAbortedError(
-                f"{len(nodes)} of {len(sent)} devices can take part in secure "
+                f"{num_known} of {len(nodes)} devices can take part in secure "
                 f"aggregation, need {self.config.min_cohort} (secagg.min_cohort)"
             )
-        return _Cohort(Roster(known.values()), tuple(nodes), sent[0])
-
-    def _member_of(self, reply: Message, challenge: bytes) -> Member:
-        """Return who a device is; raise PeerError unless it proves it."""
-        data = bytes_entry(content_of_reply(reply), "data")
-        member = Member.from_bytes(data[:MEMBER_BYTES])
-        identity_key = member.certificate.identity_key
-        verify_signature(identity_key, data[MEMBER_BYTES:], "hello", challenge)
-        if self.enrolment_key:
-            check_member(member, self.enrolment_key, now=int(time.time()))
-        return member
+        return known.cohort(nodes, sent[0])
 
     def _descriptor(
-        self, content: RecordDict, plan: Plan, cohort: _Cohort
+        self, content: RecordDict, plan: Plan, cohort: Cohort
     ) -> Descriptor:
         n, config = len(cohort.roster), self.config
         degree, threshold = config.degree, config.threshold
@@ -225,7 +178,7 @@ class SecureSum(GridLayer):
     def _advertise(
         self,
         server: Server,
-        cohort: _Cohort,
+        cohort: Cohort,
         content: RecordDict,
         plan: Plan,
         timeout: float | None,
@@ -237,9 +190,7 @@ class SecureSum(GridLayer):
             roster=cohort.roster.to_bytes(),
             plan=plan.to_json(),
         )
-        messages = [
-            _message(whole, node, cohort.template) for node in cohort.node_by_place
-        ]
+        messages = [_message(whole, node, cohort.template) for node in cohort.nodes]
         for reply in stream_replies(self.inner, messages, timeout=timeout):
             place = cohort.place_of(reply.metadata.src_node_id)
             try:
@@ -247,16 +198,16 @@ class SecureSum(GridLayer):
                 server.receive_advertisement(place, data)
             except PeerError as exc:
                 # It may have new keys since it was introduced: ask again next time.
-                self._member_by_node.pop(reply.metadata.src_node_id, None)
+                self._introductions.forget(reply.metadata.src_node_id)
                 yield _failure(reply, exc)
 
-    def _collect_masked(self, server: Server, cohort: _Cohort) -> Iterator[Message]:
+    def _collect_masked(self, server: Server, cohort: Cohort) -> Iterator[Message]:
         data_by_place = server.close_advertising()
         size = server.descriptor.profile.bytes_for(server.descriptor.vector_size)
         messages = [
             _message(
                 RecordDict({RECORD: request(Step.mask, data=data)}),
-                cohort.node_by_place[place],
+                cohort.nodes[place],
                 cohort.template,
             )
             for place, data in sorted(data_by_place.items())
@@ -269,7 +220,7 @@ class SecureSum(GridLayer):
             except PeerError as exc:
                 yield _failure(reply, exc)
 
-    def _confirm(self, server: Server, cohort: _Cohort) -> Iterator[Message]:
+    def _confirm(self, server: Server, cohort: Cohort) -> Iterator[Message]:
         bitmap = server.close_masking()
         if not server.descriptor.malicious:
             return
@@ -282,7 +233,7 @@ class SecureSum(GridLayer):
                 yield _failure(reply, exc)
         server.close_confirming()
 
-    def _collect_shares(self, server: Server, cohort: _Cohort) -> Iterator[Message]:
+    def _collect_shares(self, server: Server, cohort: Cohort) -> Iterator[Message]:
         data = server.unmask_request()
         for reply in self._ask_survivors(server, cohort, Step.unmask, data):
             place = cohort.place_of(reply.metadata.src_node_id)
@@ -299,9 +250,9 @@ class SecureSum(GridLayer):
         yield from ()
 
     def _ask_survivors(
-        self, server: Server, cohort: _Cohort, step: Step, data: bytes
+        self, server: Server, cohort: Cohort, step: Step, data: bytes
     ) -> Iterator[Message]:
-        nodes = [cohort.node_by_place[place] for place in sorted(server.survivors)]
+        nodes = [cohort.nodes[place] for place in sorted(server.survivors)]
         return self._ask(nodes, cohort.template, step, data)
 
     def _ask(
@@ -316,7 +267,7 @@ class SecureSum(GridLayer):
     def _synthetic(
         self,
         server: Server,
-        cohort: _Cohort,
+        cohort: Cohort,
         content: RecordDict,
         plan: Plan,
         sums: Int64,
@@ -340,17 +291,6 @@ class SecureSum(GridLayer):
         return Message(
             RecordDict({key: arrays, "metrics": metrics}), reply_to=cohort.template
         )
-
-
-def _check_free(member: Member, taken: set[bytes]) -> None:
-    if taken & _unique_parts(member):
-        raise PeerError(f"uid {member.uid} or its keys belong to another device")
-
-
-def _unique_parts(member: Member) -> set[bytes]:
-    """Return what no two members of a roster may share."""
-    keys = member.certificate.identity_key, member.statement.channel_key
-    return {*keys, member.uid.to_bytes(4, "little")}
 
 
 def _common_content(sent: list[Message]) -> RecordDict:

@@ -15,14 +15,15 @@ import numpy as np
 from fedge.arrays import AnyArray, Int64
 from fedge.errors import PeerError, RoundAbortedError
 from fedge.secagg import client
+from fedge.secagg.channel import ChannelKey, make_statement
 from fedge.secagg.client import ClientState, RandomBytes, Session
 from fedge.secagg.hashing import digest
-from fedge.secagg.identity import SigningKey
+from fedge.secagg.identity import SigningKey, issue
 from fedge.secagg.packing import pack
 from fedge.secagg.parameters import complete_parameters
 from fedge.secagg.policy import Counter, Policy
 from fedge.secagg.ring import PROFILES
-from fedge.secagg.roster import Credentials, Roster, enroll
+from fedge.secagg.roster import Credentials, Member, Roster
 from fedge.secagg.server import Server
 from fedge.secagg.session import Descriptor
 from fedge.secagg.transitions import ServerPhase
@@ -47,8 +48,21 @@ class Trip(StrEnum):
 
 @cache
 def person(uid: int, *, fast: bool = True) -> Credentials:
-    """Return a participant's credentials, the same at every call."""
-    return enroll(OWNER, uid=uid, caps=int(fast), not_after=NOT_AFTER)
+    """Return a participant's credentials; keys follow from the uid, so graphs do too."""
+    number = uid.to_bytes(4, "little")
+    identity = SigningKey.from_bytes(digest("test identity", number))
+    channel = ChannelKey.from_bytes(digest("test channel", number))
+    certificate = issue(
+        OWNER,
+        uid=uid,
+        identity_key=identity.public,
+        caps=int(fast),
+        not_after=NOT_AFTER,
+    )
+    statement = make_statement(
+        identity, uid=uid, epoch=0, channel_key=channel.public, not_after=NOT_AFTER
+    )
+    return Credentials(Member(certificate, statement), identity, channel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

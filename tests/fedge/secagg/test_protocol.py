@@ -90,9 +90,7 @@ def swept(session: Halfway, codes: Int64) -> tuple[int, int]:
             np.testing.assert_array_equal(sums, codes[sorted(alive[1])].sum(0))
         # Own shares do not count: t + 1 must answer, for there are survivors among
         # them, and t neighbours of each must have been there all along.
-        assert (sums is not None) == (
-            len(alive[2]) > session.cohort.descriptor.threshold
-        )
+        assert (sums is not None) == (len(alive[2]) > threshold)
     return opened, patterns
 
 

@@ -13,13 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedge.arrays import AnyArray
-from fedge.secagg.channel import ChannelKey, make_statement
-from fedge.secagg.identity import SigningKey, issue
-from fedge.secagg.roster import Credentials, Member, Roster
 from tests.fedge.secagg.pairs import (
-    NOT_AFTER,
-    OWNER,
-    Cohort,
     Link,
     Trip,
     cohort_of,
@@ -41,35 +35,6 @@ def fixed_bytes(seed: str) -> Callable[[int], bytes]:
     return give
 
 
-def fixed_person(place: int) -> Credentials:
-    """Return a participant whose keys are always the same."""
-    draw, uid = fixed_bytes(f"person/{place}"), 100 + place
-    identity = SigningKey.from_bytes(draw(32))
-    channel = ChannelKey.from_bytes(draw(32))
-    certificate = issue(
-        OWNER,
-        uid=uid,
-        identity_key=identity.public,
-        caps=int(place != 1),
-        not_after=NOT_AFTER,
-    )
-    statement = make_statement(
-        identity, uid=uid, epoch=0, channel_key=channel.public, not_after=NOT_AFTER
-    )
-    return Credentials(Member(certificate, statement), identity, channel)
-
-
-def fixed_cohort() -> Cohort:
-    """Return the cohort of the transcript."""
-    drawn = cohort_of(5, size=SIZE, malicious=True)
-    people = tuple(fixed_person(place) for place in range(5))
-    roster = Roster(each.member for each in people)
-    changed = Cohort(
-        descriptor=drawn.descriptor, roster=roster, people=people, policy=drawn.policy
-    )
-    return changed.proposing(roster_digest=roster.digest())
-
-
 def fixed_codes() -> AnyArray:
     """Return everybody's codes: the largest, the smallest, and what lies between."""
     return np.linspace(-32_767, 32_767, 5 * SIZE).astype(np.int64).reshape(5, SIZE)
@@ -77,7 +42,7 @@ def fixed_codes() -> AnyArray:
 
 def transcript() -> dict[str, object]:
     """Return everything that is sent, as hex."""
-    cohort = fixed_cohort()
+    cohort = cohort_of(5, size=SIZE, malicious=True, slow=[1])
     link = Link(drops={Trip.mask: [DROPPED]})
     outcome = run_session(
         cohort, fixed_codes(), link, random_bytes=fixed_bytes("session")
