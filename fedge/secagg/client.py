@@ -80,17 +80,14 @@ class Session:
         roster: who takes part.
         index: this client's place in the roster.
         neighbours: its neighbours' places, ascending.
+        session_id: see `Descriptor`.
     """
 
     descriptor: Descriptor
     roster: Roster
     index: int
     neighbours: tuple[int, ...]
-
-    @property
-    def session_id(self) -> bytes:
-        """See `Descriptor`."""
-        return self.descriptor.session_id
+    session_id: bytes
 
 
 def join(
@@ -160,7 +157,7 @@ def _read(descriptor: bytes, roster: bytes, credentials: Credentials) -> Session
         raise PeerError("session: the roster has other keys for this client")
     seed = proposed.graph_seed
     near = neighbours(index, n=n, k=proposed.degree, seed=seed)
-    return Session(proposed, members, index, near)
+    return Session(proposed, members, index, near, proposed.session_id)
 
 
 def advertise(

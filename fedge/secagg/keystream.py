@@ -5,11 +5,12 @@ AES-256 in counter mode from counter block zero, or ChaCha20 from a zero nonce a
 counter. Both can start anywhere, so a vector is cut into blocks that stay in the cache
 and into ranges for threads. Deriving the keys is not in here.
 
-Left out on purpose: AES-GCM computes the same counter stream from block 2 on, faster
-on processors with vector AES. It also hashes everything, which costs time on others,
-and it cannot start in the middle, which threads need.
+Where a range begins at byte 0, AES comes from GCM, which computes the same stream up
+to twice as fast on processors with vector AES: it cannot start in the middle, which
+further threads need. Its tag is never asked for, and nothing is authenticated.
 
-Source: NIST SP 800-38A (CTR), RFC 8439 (ChaCha20); Bonawitz et al., CCS 2017.
+Source: NIST SP 800-38A (CTR), SP 800-38D section 7.1 (GCM), RFC 8439 (ChaCha20);
+Bonawitz et al., CCS 2017.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from typing import assert_never
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import AES, ChaCha20
-from cryptography.hazmat.primitives.ciphers.modes import CTR
+from cryptography.hazmat.primitives.ciphers.modes import CTR, GCM
 from numpy.typing import NDArray
 
 from fedge.errors import MisuseError
@@ -33,6 +34,9 @@ BLOCK_BYTES = 1 << 18
 ALIGNMENT_BYTES = 64
 # ChaCha20 counts its 64-byte blocks in 32 bits.
 MAX_MASK_BYTES = 1 << 38
+# GCM counts its blocks in 32 bits, and begins with block 2.
+_GCM_SKIPS = 2 * 16
+MAX_GCM_BYTES = (1 << 36) - 64
 
 
 class Suite(IntEnum):
@@ -159,7 +163,7 @@ def _mask_range(
     start_byte = start * part.itemsize
     ciphers = [
         (
-            cipher_at(seed.key, seed.suite, start_byte=start_byte),
+            _stream_of(seed, start_byte, part.nbytes),
             np.add if seed.sign > 0 else np.subtract,
         )
         for seed in seeds
@@ -173,6 +177,38 @@ def _mask_range(
         for cipher, operation in ciphers:
             cipher.update_into(blank, fresh)
             operation(target, mask, out=target)
+
+
+def _stream_of(
+    seed: MaskSeed, start_byte: int, num_bytes: int
+) -> "CipherContext | _AesFromGcm":
+    if (
+        seed.suite is Suite.AES256_CTR
+        and start_byte == 0
+        and num_bytes <= MAX_GCM_BYTES
+    ):
+        return _AesFromGcm(seed.key)
+    return cipher_at(seed.key, seed.suite, start_byte=start_byte)
+
+
+class _AesFromGcm:
+    """AES-256-CTR from counter block 0 on, the fast way.
+
+    Under a nonce of 96 zero bits GCM's first counter block is 2 (block 1 is for the
+    tag), so the first two blocks come from CTR and all others from GCM.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        counter_mode = Cipher(AES(key), CTR(bytes(16))).encryptor()
+        self._head = counter_mode.update(bytes(_GCM_SKIPS))
+        self._rest = Cipher(AES(key), GCM(bytes(12))).encryptor()
+
+    def update_into(self, zeros: memoryview, out: memoryview) -> None:
+        """Write the next len(zeros) bytes of keystream."""
+        skip = min(len(self._head), len(zeros))
+        if skip:
+            out[:skip], self._head = self._head[:skip], self._head[skip:]
+        self._rest.update_into(zeros[skip:], out[skip:])
 
 
 def cipher_at(key: bytes, suite: Suite, *, start_byte: int) -> CipherContext:

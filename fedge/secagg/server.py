@@ -65,6 +65,7 @@ class Server:
     def __init__(self, descriptor: Descriptor, roster: Roster) -> None:
         descriptor.check()
         self.descriptor, self.roster = descriptor, roster
+        self._session_id = descriptor.session_id
         self.phase = ServerPhase.advertising
         self.culprits: set[int] = set()
         self._near = neighbourhoods(
@@ -94,7 +95,7 @@ class Server:
         """
         self._expect(ServerPhase.advertising, index, self._advertised)
         keys = Advertisement.from_bytes(data, degree=self.descriptor.degree)
-        session_id = self.descriptor.session_id
+        session_id = self._session_id
         verify_advertisement(session_id, self.roster, index, keys)
         # One such key would make every neighbour refuse: leave out its sender instead.
         if keys.mask_key in self._mask_keys:
@@ -200,7 +201,7 @@ class Server:
         if index not in self._survivors:
             raise PeerError(f"participant {index} is no survivor")
         public = self.roster.members[index].certificate.identity_key
-        session_id = self.descriptor.session_id
+        session_id = self._session_id
         verify_signature(public, signature, "u3", session_id, self.survivor_bitmap)
         self._signatures[index] = signature
 
@@ -283,7 +284,7 @@ class Server:
         return masks
 
     def _self_mask(self, index: int) -> MaskSeed:
-        session_id = self.descriptor.session_id
+        session_id = self._session_id
         commitment = self._advertised[index].commitment
 
         def is_right(seed: bytes) -> bool:
@@ -312,7 +313,7 @@ class Server:
                 self._advertised[peer].mask_key,
                 own,
                 (peer, self.roster.members[peer].certificate),
-                session_id=self.descriptor.session_id,
+                session_id=self._session_id,
             )
             for peer in self._near[index]
             if peer in self._survivors

@@ -8,29 +8,24 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum, auto
-from functools import cache
 
 import numpy as np
 
 from fedge.arrays import AnyArray, Int64
 from fedge.errors import PeerError, RoundAbortedError
 from fedge.secagg import client
-from fedge.secagg.channel import ChannelKey, make_statement
 from fedge.secagg.client import ClientState, RandomBytes, Session
 from fedge.secagg.hashing import digest
-from fedge.secagg.identity import SigningKey, issue
 from fedge.secagg.packing import pack
 from fedge.secagg.parameters import complete_parameters
 from fedge.secagg.policy import Counter, Policy
 from fedge.secagg.ring import PROFILES
-from fedge.secagg.roster import Credentials, Member, Roster
+from fedge.secagg.roster import Credentials, Roster
 from fedge.secagg.server import Server
 from fedge.secagg.session import Descriptor
 from fedge.secagg.transitions import ServerPhase
+from tests.fedge.secagg.people import NOW, OWNER, person
 
-NOW = 1_800_000_000
-NOT_AFTER = NOW + 86_400
-OWNER = SigningKey.from_bytes(bytes(range(32)))
 MODEL, CONFIG = digest("model", b"a model"), digest("config", b"a plan")
 
 
@@ -44,25 +39,6 @@ class Trip(StrEnum):
     mask = auto()
     confirm = auto()
     unmask = auto()
-
-
-@cache
-def person(uid: int, *, fast: bool = True) -> Credentials:
-    """Return a participant's credentials; keys follow from the uid, so graphs do too."""
-    number = uid.to_bytes(4, "little")
-    identity = SigningKey.from_bytes(digest("test identity", number))
-    channel = ChannelKey.from_bytes(digest("test channel", number))
-    certificate = issue(
-        OWNER,
-        uid=uid,
-        identity_key=identity.public,
-        caps=int(fast),
-        not_after=NOT_AFTER,
-    )
-    statement = make_statement(
-        identity, uid=uid, epoch=0, channel_key=channel.public, not_after=NOT_AFTER
-    )
-    return Credentials(Member(certificate, statement), identity, channel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +87,9 @@ class Cohort:
         """Let one participant join and send its keys; codes are signed integers."""
         profile = self.descriptor.profile
         packed = pack(codes.astype(np.int64).astype(profile.dtype), profile)
+        session = self.join(place, model=self.descriptor.model_digest)
         return client.advertise(
-            self.join(place), packed, self.people[place], random_bytes=random_bytes
+            session, packed, self.people[place], random_bytes=random_bytes
         )
 
 

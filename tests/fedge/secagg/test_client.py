@@ -19,12 +19,8 @@ from tests.fedge.secagg.halfway import (
     signed,
     texts_of,
 )
-from tests.fedge.secagg.pairs import (
-    NOT_AFTER,
-    OWNER,
-    Trip,
-    cohort_of,
-)
+from tests.fedge.secagg.pairs import Trip, cohort_of
+from tests.fedge.secagg.people import NOT_AFTER, OWNER
 
 COHORT = cohort_of(7, counter=Counter(2, 3, 4), min_survivors=5)
 

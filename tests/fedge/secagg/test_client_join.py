@@ -11,14 +11,8 @@ from fedge.secagg.identity import SigningKey
 from fedge.secagg.policy import Counter
 from fedge.secagg.ring import Profile
 from fedge.secagg.roster import Credentials, Member, Roster, enroll
-from tests.fedge.secagg.pairs import (
-    NOT_AFTER,
-    NOW,
-    OWNER,
-    Cohort,
-    cohort_of,
-    random_codes,
-)
+from tests.fedge.secagg.pairs import Cohort, cohort_of, random_codes
+from tests.fedge.secagg.people import NOT_AFTER, NOW, OWNER
 
 COHORT = cohort_of(7, counter=Counter(2, 3, 4), min_survivors=5)
 

@@ -9,7 +9,7 @@ from fedge.errors import PeerError
 from fedge.secagg.hashing import derive_key
 from fedge.secagg.keystream import MaskSeed, Suite
 from fedge.secagg.pairwise import commitment_of, pair_mask, self_mask
-from tests.fedge.secagg.pairs import person
+from tests.fedge.secagg.people import person
 
 SESSION = bytes(range(32))
 SECRETS = [X25519PrivateKey.from_private_bytes(bytes([7 + i]) * 32) for i in range(2)]

@@ -184,17 +184,13 @@ def test_strangers_shares_and_second_answers_are_refused() -> None:
         session.server.receive_shares(0, answers[0])
 
 
-def spoilt(data: bytes, cohort: Cohort, *, owners: Collection[int] = ()) -> bytes:
-    """Return shares of which those of some owners (or all) are wrong."""
+def spoilt(data: bytes, cohort: Cohort) -> bytes:
+    """Return shares that are all wrong."""
     shares = shares_from_bytes(data, degree=cohort.descriptor.degree)
-    return shares_to_bytes(
-        {
-            owner: bytes([share[0] ^ 1]) + share[1:]
-            if not owners or owner in owners
-            else share
-            for owner, share in shares.items()
-        }
-    )
+    wrong = {
+        owner: bytes([share[0] ^ 1]) + share[1:] for owner, share in shares.items()
+    }
+    return shares_to_bytes(wrong)
 
 
 def spoiling(cohort: Cohort, *places: int) -> Link:
