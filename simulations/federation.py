@@ -115,6 +115,7 @@ def _protection(experiment: Experiment, device: Path) -> UserConfig:
         "secagg-dir": str(device / _SECAGG),
         "secagg-min-cohort": secagg.min_cohort,
         "secagg-malicious": secagg.mode is SecAggMode.malicious,
+        "secagg-max-weight": secagg.max_weight,
     }
 
 

@@ -36,7 +36,8 @@ class SecAggConfig:
         max_weight: examples beyond this do not make a device heavier, > 0.
         min_cohort: fewest devices that a session, and any sum that is opened, may hold;
             devices refuse less. >= 3.
-        max_corrupt: devices that may collude with the server, >= 0.
+        max_corrupt: devices that may collude with the server; 0 assumes a tenth of the
+            cohort.
         degree: neighbours of each device; 0 chooses by the cohort's size.
         threshold: shares that recover a secret; 0 chooses by the cohort's size.
         phase_seconds: patience of each short trip, > 0.

@@ -28,8 +28,8 @@ ENROLMENT_PUBLIC = "enrolment.pub"
 def policy_of(context: Context) -> Policy:
     """Return the floors of a client, from its own node config.
 
-    `secagg-min-cohort` (participants and survivors) and `secagg-malicious` (only
-    sessions with the consistency trip).
+    `secagg-min-cohort` (participants and survivors), `secagg-malicious` (only sessions
+    with the consistency trip) and `secagg-max-weight` (largest weight scale).
 
     Raises:
         ConfigError: an entry is malformed or out of range.
@@ -40,11 +40,15 @@ def policy_of(context: Context) -> Policy:
         raise ConfigError(
             "node config secagg-min-cohort or secagg-malicious: malformed"
         )
+    max_weight = context.node_config.get("secagg-max-weight", Policy().max_weight)
+    if not isinstance(max_weight, int | float):
+        raise ConfigError(f"node config secagg-max-weight: {max_weight!r} is no number")
     folder = _folder(context)
     return Policy(
         min_participants=floor,
         min_survivors=floor,
         require_malicious=malicious,
+        max_weight=float(max_weight),
         enrolment_key=_read_public(folder / ENROLMENT_PUBLIC) if folder else b"",
     )
 

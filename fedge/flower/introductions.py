@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flwr.app import Message
 
 from fedge.errors import PeerError
+from fedge.secagg.channel import ChannelKey
 from fedge.secagg.identity import verify_signature
 from fedge.secagg.roster import MEMBER_BYTES, Member, Roster, check_member
 
@@ -63,8 +64,9 @@ class Introductions:
         member = Member.from_bytes(data[:MEMBER_BYTES])
         identity_key = member.certificate.identity_key
         verify_signature(identity_key, data[MEMBER_BYTES:], "hello", challenge)
-        if self.enrolment_key:
-            check_member(member, self.enrolment_key, now=now)
+        # Self-certified or enrolled: what its peers would refuse spoils the roster.
+        check_member(member, self.enrolment_key or identity_key, now=now)
+        ChannelKey.generate().exchange(member.statement.channel_key)
         if self._taken & _unique_parts(member):
             raise PeerError(f"uid {member.uid} or its keys belong to another device")
         self._member_by_node[node] = member
@@ -75,6 +77,12 @@ class Introductions:
         member = self._member_by_node.pop(node, None)
         if member is not None:
             self._taken -= _unique_parts(member)
+
+    def forget_expired(self, now: int) -> None:
+        """Forget whose certificate or channel key is no longer valid."""
+        for node, member in list(self._member_by_node.items()):
+            if now > min(member.certificate.not_after, member.statement.not_after):
+                self.forget(node)
 
     def cohort(self, nodes: Sequence[int], template: Message) -> Cohort:
         """Return the participants among these nodes, of whom there must be some."""

@@ -206,7 +206,8 @@ def model_digest(request: RecordDict) -> bytes:
     parts = []
     for key, record in sorted(request.array_records.items()):
         for name, array in record.items():
-            head = json.dumps([key, name, array.dtype, list(array.shape)])
+            described = [key, name, array.dtype, array.stype, list(array.shape)]
+            head = json.dumps(described)
             parts += [head.encode(), hashlib.sha256(array.data).digest()]
     return digest("model", *parts)
 
@@ -219,9 +220,12 @@ def config_digest(request: RecordDict, plan: str) -> bytes:
         plan: see `Plan.to_json`.
     """
     parts = [plan.encode()]
-    for key, record in sorted(request.config_records.items()):
+    for key, record in sorted(request.items()):
+        if isinstance(record, ArrayRecord):
+            continue  # they are in the model's digest
         for name, value in sorted(record.items()):
-            parts += [f"{key}/{name}".encode(), repr(value).encode()]
+            kind = type(record).__name__
+            parts += [part.encode() for part in (kind, key, name, repr(value))]
     return digest("config", *parts)
 
 

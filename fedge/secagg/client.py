@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fedge.errors import PeerError
 from fedge.secagg.bitmap import unpack_set
 from fedge.secagg.channel import open_box, pair_key, seal
-from fedge.secagg.graph import neighbourhoods, neighbours
+from fedge.secagg.graph import neighbours, neighbours_of
 from fedge.secagg.hashing import digest, framed
 from fedge.secagg.identity import verify_signature
 from fedge.secagg.keystream import MaskSeed, apply_masks
@@ -46,6 +46,9 @@ from fedge.secagg.shamir import split
 from fedge.secagg.transitions import ClientEvent, ClientPhase, next_client_phase
 
 RandomBytes = Callable[[int], bytes]
+# A run's number is its start in milliseconds since 1970. One from the far future would
+# lock a client out of all later ones.
+_LARGEST_LEAD_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ def join(
     policy.check(proposed)
     if last is not None and not Counter.of(proposed).is_after(last):
         raise PeerError("session: this client has already seen it or a later one")
+    if proposed.run > (now + _LARGEST_LEAD_SECONDS) * 1000:
+        raise PeerError("session: its run lies in the future; is a clock wrong?")
     if proposed.model_digest != model_digest:
         raise PeerError("session: made for another model than the one that was sent")
     if proposed.config_digest != config_digest:
@@ -318,9 +323,11 @@ def _open_all(
     if len({peer.mask_key for peer in peers}) != len(peers):
         raise PeerError("peers: two neighbours have the same mask key")
     proposed = session.descriptor
-    # All at once: each peer's on its own would sort the whole ring once per peer.
-    near = neighbourhoods(
-        n=proposed.num_participants, k=proposed.degree, seed=proposed.graph_seed
+    near = neighbours_of(
+        [peer.index for peer in peers],
+        n=proposed.num_participants,
+        k=proposed.degree,
+        seed=proposed.graph_seed,
     )
     return {
         peer.index: _open_named(session, credentials, peer, near[peer.index])

@@ -9,6 +9,7 @@ CCS 2020, section 3 (random Harary graphs). The ring order is drawn by sorting h
 """
 
 import struct
+from collections.abc import Sequence
 
 from fedge.errors import MisuseError, PeerError
 from fedge.secagg.hashing import digest
@@ -65,6 +66,22 @@ def neighbours(index: int, *, n: int, k: int, seed: bytes) -> tuple[int, ...]:
         return tuple(other for other in range(n) if other != index)
     ring = _ring(n, seed)
     return _around(ring, ring.index(index), k)
+
+
+def neighbours_of(
+    indices: Sequence[int], *, n: int, k: int, seed: bytes
+) -> dict[int, tuple[int, ...]]:
+    """Return `neighbours` of several members, by position; the ring is sorted once.
+
+    Raises:
+        PeerError: there is no such graph.
+    """
+    check_degree(n, k)
+    if k == n - 1:
+        return {index: neighbours(index, n=n, k=k, seed=seed) for index in indices}
+    ring = _ring(n, seed)
+    place_of = {member: place for place, member in enumerate(ring)}
+    return {index: _around(ring, place_of[index], k) for index in indices}
 
 
 def neighbourhoods(*, n: int, k: int, seed: bytes) -> tuple[tuple[int, ...], ...]:

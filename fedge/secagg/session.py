@@ -151,8 +151,10 @@ class Descriptor:
         """Raise PeerError unless the numbers make sense together.
 
         2 t > k + c: the server cannot collect both secrets of one client, even if c of
-        its neighbours help (Bonawitz et al., 2017, section 6.2). n Q < 2^(R-1): the sum
-        cannot wrap around.
+        its neighbours help (Bonawitz et al., 2017, section 6.2). In a sparse graph few
+        of the corrupt clients are one client's neighbours: how few follows from the
+        finder, whose degree and threshold clients insist on (`policy.py`). n Q <
+        2^(R-1): the sum cannot wrap around.
         """
         n, k, t = self.num_participants, self.degree, self.threshold
         if not 3 <= n <= MAX_PARTICIPANTS:
@@ -160,10 +162,11 @@ class Descriptor:
         if not 2 <= k <= n - 1 or not 2 <= t <= k:
             raise PeerError(f"descriptor: degree {k}, threshold {t} do not fit {n}")
         check_degree(n, k)
-        if 2 * t <= k + self.max_corrupt:
+        corrupt_nearby = self.max_corrupt if k == n - 1 else 0
+        if 2 * t <= k + corrupt_nearby:
             raise PeerError(
                 f"descriptor: threshold {t} must be more than half of degree {k} plus "
-                f"{self.max_corrupt} corrupt clients"
+                f"{corrupt_nearby} corrupt clients"
             )
         if not 2 <= self.min_survivors <= n:
             raise PeerError(

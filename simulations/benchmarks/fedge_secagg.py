@@ -92,7 +92,8 @@ def _prepared(case: Case) -> _Round:
         config_digest=bytes(32),
         roster_digest=roster.digest(),
     )
-    policy = Policy(enrolment_key=enrolment.public)
+    # The graph of the case, which is the one that Flower is given.
+    policy = Policy(min_degree=2, enrolment_key=enrolment.public)
     return _Round(case, descriptor, roster, devices, policy, Stopwatch())
 
 

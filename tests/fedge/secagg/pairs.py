@@ -116,7 +116,7 @@ def cohort_of(
         num_participants=n,
         degree=degree or complete[0],
         threshold=threshold or complete[1],
-        max_corrupt=0,
+        max_corrupt=n // 10 if malicious and not threshold else 0,
         min_survivors=min_survivors,
         profile=PROFILES[profile],
         clip=1.0,

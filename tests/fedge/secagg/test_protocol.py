@@ -44,7 +44,8 @@ def test_the_sum_is_exactly_the_integer_sum(data: st.DataObject) -> None:
         slow=data.draw(st.sets(st.integers(0, n - 1)), label="without AES"),
         malicious=data.draw(st.booleans(), label="malicious"),
     )
-    cohort = replace(cohort, policy=replace(cohort.policy, min_degree=2))
+    floors = replace(cohort.policy, min_degree=2, min_corrupt_share=0.0)
+    cohort = replace(cohort, policy=floors)
     codes = random_codes(cohort, data.draw(st.integers(0, 99), label="seed"))
     outcome = run_session(cohort, codes, Link(seed=n))
     assert outcome.refusals == []
@@ -176,6 +177,8 @@ def test_twenty_clients_lose_a_third_anywhere(seed: int, malicious: bool) -> Non
 
 def test_a_hundred_clients_on_a_sparse_graph_lose_a_tenth_in_every_trip() -> None:
     cohort = cohort_of(100, degree=28, threshold=15, malicious=True)
+    floors = replace(cohort.policy, min_degree=28, min_corrupt_share=0.0)
+    cohort = replace(cohort, policy=floors)
     order = np.random.default_rng(1).permutation(100).tolist()
     drops = {
         Trip.advertise: order[:10],
@@ -194,6 +197,7 @@ LONELY_LOSSES = [1, 4, 6, 11, 16, 33, 35, 39, 40, 42, 48, 49, 56]
 
 def test_who_is_left_with_too_few_neighbours_is_not_asked_at_all() -> None:
     cohort = cohort_of(60, degree=20, threshold=11)
+    cohort = replace(cohort, policy=replace(cohort.policy, min_degree=20))
     codes = random_codes(cohort, 1)
     outcome = run_session(cohort, codes, Link(drops={Trip.advertise: LONELY_LOSSES}))
     kept = sorted(set(range(60)) - {26, *LONELY_LOSSES})
