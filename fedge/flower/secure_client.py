@@ -27,15 +27,8 @@ from fedge.flower.secure_messages import (
     vector_record,
 )
 from fedge.flower.secure_plan import Plan, config_digest, model_digest
-from fedge.secagg.client import (
-    ClientState,
-    Session,
-    advertise,
-    confirm,
-    join,
-    mask,
-    unmask,
-)
+from fedge.secagg.client import ClientState, advertise, confirm, mask, unmask
+from fedge.secagg.joining import Session, join
 from fedge.secagg.packing import pack
 from fedge.secagg.policy import Counter
 from fedge.secagg.roster import Credentials

@@ -12,16 +12,17 @@ Source: Bell et al. (2020), figure 1; merged advertising and sharing, see
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedge.errors import PeerError
+from fedge.secagg.advertising import signed_parts, verify_advertisement
 from fedge.secagg.bitmap import unpack_set
 from fedge.secagg.channel import open_box, pair_key, seal
-from fedge.secagg.graph import neighbours, neighbours_of
-from fedge.secagg.hashing import digest, framed
+from fedge.secagg.graph import neighbours_of
+from fedge.secagg.hashing import framed
 from fedge.secagg.identity import verify_signature
+from fedge.secagg.joining import Session, read_session
 from fedge.secagg.keystream import MaskSeed, apply_masks
 from fedge.secagg.messages import (
     Advertisement,
@@ -33,22 +34,13 @@ from fedge.secagg.messages import (
 )
 from fedge.secagg.packing import pack, unpack
 from fedge.secagg.pairwise import commitment_of, pair_mask, self_mask
-from fedge.secagg.policy import Counter, Policy
 from fedge.secagg.roster import (
     Credentials,
-    Member,
-    Roster,
-    check_distinct,
-    check_member,
 )
-from fedge.secagg.session import Descriptor
 from fedge.secagg.shamir import split
 from fedge.secagg.transitions import ClientEvent, ClientPhase, next_client_phase
 
 RandomBytes = Callable[[int], bytes]
-# A run's number is its start in milliseconds since 1970. One from the far future would
-# lock a client out of all later ones.
-_LARGEST_LEAD_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,97 +64,6 @@ class ClientState:
     mask_key: bytes = field(default=b"", repr=False)
     seed: bytes = field(default=b"", repr=False)
     shares: Mapping[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A session that a client has checked and takes part in.
-
-    Attributes:
-        descriptor: what was agreed.
-        roster: who takes part.
-        index: this client's place in the roster.
-        neighbours: its neighbours' places, ascending.
-        session_id: see `Descriptor`.
-    """
-
-    descriptor: Descriptor
-    roster: Roster
-    index: int
-    neighbours: tuple[int, ...]
-    session_id: bytes
-
-
-def join(
-    descriptor: bytes,
-    roster: bytes,
-    credentials: Credentials,
-    policy: Policy,
-    *,
-    last: Counter | None,
-    model_digest: bytes,
-    config_digest: bytes,
-    now: int,
-) -> Session:
-    """Check a proposed session against everything this client knows.
-
-    Args:
-        descriptor: as it was received.
-        roster: as it was received.
-        credentials: this client's own.
-        policy: its floors.
-        last: the last session it took part in.
-        model_digest: of the model that this client was really sent.
-        config_digest: of the instructions that it was really sent.
-        now: unix seconds, for the certificates.
-
-    Raises:
-        PeerError: the session is not acceptable; the message names the reason.
-    """
-    session = _read(descriptor, roster, credentials)
-    proposed = session.descriptor
-    policy.check(proposed)
-    if last is not None and not Counter.of(proposed).is_after(last):
-        raise PeerError("session: this client has already seen it or a later one")
-    if proposed.run > (now + _LARGEST_LEAD_SECONDS) * 1000:
-        raise PeerError("session: its run lies in the future; is a clock wrong?")
-    if proposed.model_digest != model_digest:
-        raise PeerError("session: made for another model than the one that was sent")
-    if proposed.config_digest != config_digest:
-        raise PeerError("session: made for other instructions than those sent")
-    _check_members(session, policy, now=now)
-    return session
-
-
-def _check_members(session: Session, policy: Policy, *, now: int) -> None:
-    """Check everybody, not the neighbours alone: invented members would count too."""
-    check_distinct(session.roster)
-    for member in session.roster.members:
-        # Without an enrolment key a certificate is signed by the identity itself.
-        authority = policy.enrolment_key or member.certificate.identity_key
-        _check_signatures_of(member, authority)
-        last = min(member.certificate.not_after, member.statement.not_after)
-        if now > last:
-            raise PeerError(f"uid {member.uid}: its keys expired at {last}, now {now}")
-
-
-@lru_cache(maxsize=65_536)
-def _check_signatures_of(member: Member, authority: bytes) -> None:
-    """Check a member's documents; the same ones are met in every round."""
-    check_member(member, authority, now=0)
-
-
-def _read(descriptor: bytes, roster: bytes, credentials: Credentials) -> Session:
-    proposed, members = Descriptor.from_bytes(descriptor), Roster.from_bytes(roster)
-    n = proposed.num_participants
-    if len(members) != n or members.digest() != proposed.roster_digest:
-        raise PeerError("session: the roster is not the one of the descriptor")
-    index = members.index_of(credentials.member.certificate.uid)
-    if members.members[index] != credentials.member:
-        raise PeerError("session: the roster has other keys for this client")
-    seed = proposed.graph_seed
-    near = neighbours(index, n=n, k=proposed.degree, seed=seed)
-    return Session(proposed, members, index, near, proposed.session_id)
 
 
 def advertise(
@@ -199,7 +100,7 @@ def advertise(
         boxes,
         b"",
     )
-    parts = _signed_parts(session.session_id, session.index, unsigned)
+    parts = signed_parts(session.session_id, session.index, unsigned)
     signature = credentials.identity.sign("advertise", *parts)
     state = ClientState(
         phase,
@@ -210,11 +111,6 @@ def advertise(
         seed=seed,
     )
     return state, replace(unsigned, signature=signature).to_bytes()
-
-
-def boxes_digest(boxes: tuple[bytes, ...]) -> bytes:
-    """Return the hash of all boxes of one sender, 32 bytes."""
-    return digest("boxes", *boxes)
 
 
 def _seal_shares(
@@ -253,23 +149,6 @@ def _box_place(session: Session, sender: int, recipient: int) -> bytes:
     return framed("share", session.session_id, *ends)
 
 
-def _signed_parts(
-    session_id: bytes, sender: int, keys: Advertisement | Peer
-) -> tuple[bytes, ...]:
-    boxes = keys.boxes_digest if isinstance(keys, Peer) else boxes_digest(keys.boxes)
-    place = sender.to_bytes(4, "little")
-    return session_id, place, keys.mask_key, keys.commitment, boxes
-
-
-def verify_advertisement(
-    session_id: bytes, roster: Roster, sender: int, keys: Advertisement | Peer
-) -> None:
-    """Raise PeerError unless the sender's identity signed these keys and boxes."""
-    parts = _signed_parts(session_id, sender, keys)
-    public = roster.members[sender].certificate.identity_key
-    verify_signature(public, keys.signature, "advertise", *parts)
-
-
 def mask(
     state: ClientState,
     data: bytes,
@@ -306,7 +185,7 @@ def mask(
 
 def resumed(state: ClientState, credentials: Credentials) -> Session:
     """Return the session of a state."""
-    return _read(state.descriptor, state.roster, credentials)
+    return read_session(state.descriptor, state.roster, credentials)
 
 
 def _open_all(

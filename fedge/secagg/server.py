@@ -8,22 +8,17 @@ aborted and what was added is of no use to anybody.
 Source: Bell et al. (2020), figure 1; unmasking rule of Bonawitz et al. (2017).
 """
 
-import itertools
-import math
-import struct
-from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedge.arrays import AnyArray, Int64
 from fedge.errors import MisuseError, PeerError, RoundAbortedError
+from fedge.secagg.advertising import boxes_digest, verify_advertisement
 from fedge.secagg.bitmap import pack_set
 from fedge.secagg.channel import ChannelKey
-from fedge.secagg.client import boxes_digest, verify_advertisement
 from fedge.secagg.graph import neighbourhoods
-from fedge.secagg.hashing import digest
 from fedge.secagg.identity import verify_signature
 from fedge.secagg.keystream import MaskSeed, apply_masks
 from fedge.secagg.messages import (
@@ -35,17 +30,11 @@ from fedge.secagg.messages import (
 )
 from fedge.secagg.packing import add_packed
 from fedge.secagg.pairwise import commitment_of, pair_mask, self_mask
+from fedge.secagg.recovery import Check, recover
 from fedge.secagg.ring import decode_sum
 from fedge.secagg.roster import Roster
 from fedge.secagg.session import Descriptor
-from fedge.secagg.shamir import combine
 from fedge.secagg.transitions import ServerPhase, next_server_phase
-
-# Whether a recovered secret is the one that was announced.
-Check = Callable[[bytes], bool]
-
-# Subsets of shares that are tried when some are wrong, before giving up.
-_MAX_SUBSETS = 500
 
 
 class Server:
@@ -320,38 +309,20 @@ class Server:
         ]
 
     def _recover(self, owner: int, is_right: Check) -> bytes:
-        """Return a client's secret, checked; find out who sent wrong shares of it."""
-        shares, threshold = self._shares.get(owner, {}), self.descriptor.threshold
-        if len(shares) < threshold:
-            raise RoundAbortedError(
-                f"{len(shares)} shares of participant {owner}, need {threshold}"
+        """Return a client's secret, checked; note through whom wrong shares came."""
+        holders = self._near[owner]
+        suspects = [x + 1 for x, h in enumerate(holders) if h in self.culprits]
+        try:
+            found = recover(
+                self._shares.get(owner, {}),
+                threshold=self.descriptor.threshold,
+                is_right=is_right,
+                suspects=suspects,
             )
-        suspects = {x for x in shares if self._near[owner][x - 1] in self.culprits}
-        tried_first = None
-        for subset in _subsets(shares.keys() - suspects, suspects, threshold):
-            tried_first = tried_first or subset
-            secret = _combine({x: shares[x] for x in subset}, threshold)
-            if secret is not None and is_right(secret):
-                if subset is not tried_first:  # or nothing was wrong with it
-                    self._accuse(owner, shares, subset, is_right)
-                return secret
-        raise RoundAbortedError(
-            f"the shares of participant {owner} do not fit what it announced"
-        )
-
-    def _accuse(
-        self,
-        owner: int,
-        shares: Mapping[int, bytes],
-        good: tuple[int, ...],
-        is_right: Check,
-    ) -> None:
-        """Name those whose share, put in place of a good one, spoils the secret."""
-        for position in shares.keys() - set(good):
-            swapped = {x: shares[x] for x in (*good[1:], position)}
-            secret = _combine(swapped, len(good))
-            if secret is None or not is_right(secret):
-                self.culprits.add(self._near[owner][position - 1])
+        except RoundAbortedError as exc:
+            raise RoundAbortedError(f"participant {owner}: {exc}") from exc
+        self.culprits |= {holders[x - 1] for x in found.wrong}
+        return found.secret
 
     # -- bookkeeping ----------------------------------------------------------------
 
@@ -378,37 +349,6 @@ class Server:
                 f"{left} of {self.descriptor.num_participants} clients {what}, need "
                 f"{need}"
             )
-
-
-def _combine(shares: Mapping[int, bytes], threshold: int) -> bytes | None:
-    try:
-        return combine(shares, threshold=threshold)
-    except PeerError:
-        return None  # shares that are no field elements, or a secret of 33 bytes
-
-
-def _subsets(
-    trusted: Collection[int], suspects: Collection[int], threshold: int
-) -> Iterator[tuple[int, ...]]:
-    """Yield subsets of the shares, the most trusted first, each unlike the last.
-
-    In alphabetical order the first share would be in all of the first 500. Here all
-    windows come first, so that any one wrong share is left out soon; then, if there are
-    too many subsets to try them all, ones that are spread evenly.
-    """
-    ranked = [*sorted(trusted), *sorted(suspects)]
-    yield tuple(ranked[:threshold])
-    if math.comb(len(ranked), threshold) <= _MAX_SUBSETS:
-        yield from itertools.combinations(ranked, threshold)
-        return
-    for start in range(1, len(ranked)):
-        yield tuple((ranked[start:] + ranked[:start])[:threshold])
-    for attempt in range(_MAX_SUBSETS):
-        yield tuple(sorted(ranked, key=partial(_spread, attempt))[:threshold])
-
-
-def _spread(attempt: int, x: int) -> bytes:
-    return digest("subset", struct.pack("<II", attempt, x))
 
 
 def _opposite(mask: MaskSeed) -> MaskSeed:

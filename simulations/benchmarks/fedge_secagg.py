@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedge.arrays import Int64
-from fedge.secagg.client import ClientState, advertise, join, mask, unmask
+from fedge.secagg.client import ClientState, advertise, mask, unmask
 from fedge.secagg.identity import FAST_AES, SigningKey
+from fedge.secagg.joining import join
 from fedge.secagg.packing import pack
 from fedge.secagg.policy import Policy
 from fedge.secagg.ring import PROFILES, decode_sum

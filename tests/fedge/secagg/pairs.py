@@ -13,9 +13,10 @@ import numpy as np
 
 from fedge.arrays import AnyArray, Int64
 from fedge.errors import PeerError, RoundAbortedError
-from fedge.secagg import client
-from fedge.secagg.client import ClientState, RandomBytes, Session
+from fedge.secagg import client, joining
+from fedge.secagg.client import ClientState, RandomBytes
 from fedge.secagg.hashing import digest
+from fedge.secagg.joining import Session
 from fedge.secagg.packing import pack
 from fedge.secagg.parameters import complete_parameters
 from fedge.secagg.policy import Counter, Policy
@@ -70,7 +71,7 @@ class Cohort:
         now: int = NOW,
     ) -> Session:
         """Let one participant check the proposal."""
-        return client.join(
+        return joining.join(
             self.descriptor.to_bytes(),
             self.roster.to_bytes(),
             self.people[place],

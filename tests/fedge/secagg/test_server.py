@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedge.errors import MisuseError, PeerError, RoundAbortedError
-from fedge.secagg.client import boxes_digest
+from fedge.secagg.advertising import boxes_digest
 from fedge.secagg.messages import Advertisement, shares_from_bytes, shares_to_bytes
 from fedge.secagg.packing import pack
 from fedge.secagg.server import Server
