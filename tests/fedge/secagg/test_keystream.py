@@ -1,6 +1,4 @@
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -103,25 +101,6 @@ def test_a_keystream_can_start_in_the_middle(
     whole = keystream(key(7), suite, 64 * start + length)
     cipher = cipher_at(key(7), suite, start_byte=64 * start)
     assert cipher.update(bytes(length)) == whole[64 * start :]
-
-
-def best_cpu_seconds(work: Callable[[], object]) -> float:
-    def once() -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    return min(once() for _ in range(7))
-
-
-def test_masking_costs_little_more_than_the_cipher_alone() -> None:
-    vector, zeros, stream = np.zeros(10**6, np.uint32), bytes(10**6), bytearray(10**6)
-    cipher = cipher_at(key(1), Suite.AES256_CTR, start_byte=0)
-    seeds = [MaskSeed(key(i), Suite.AES256_CTR, 1) for i in range(4)]
-    masking = best_cpu_seconds(lambda: apply_masks(vector, seeds))
-    raw = best_cpu_seconds(lambda: cipher.update_into(zeros, stream))
-    # 75 to 85 % of the cipher's rate on a quiet machine; half of 70 % on a busy one.
-    assert 16 * raw / masking > 0.35
 
 
 def test_the_two_suites_share_nothing() -> None:
