@@ -1,1 +1,0 @@
-"""A Flower app in the shape of Flower's PyTorch quickstart, made secure."""
