@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all a fresh machine needs; the rest is for developers.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN_OPTIONS ?=
