@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-crash test-data check format bench wheel fab clean
+.PHONY: help install demo test test-crash test-data check format bench bench-peers wheel fab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -43,6 +43,14 @@ format: install  ## rewrite the code in the house format
 bench: install  ## all benchmarks, as ratios
 	$(BIN)/python -m simulations.benchmarks.engine
 	$(BIN)/python -m simulations.benchmarks.secagg
+
+.venv-peers/.installed: simulations/benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --no-deps --requirement $<
+	@touch $@
+
+bench-peers: install .venv-peers/.installed  ## the simulator against other simulators
+	$(BIN)/python -m simulations.benchmarks.engine --peers
 
 wheel: install  ## build the library's wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist

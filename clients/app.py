@@ -5,13 +5,16 @@ Handlers are imported when their message comes: Flower starts a process per mess
 a device, and an update must not wait for PyTorch (or need it).
 """
 
+from collections.abc import Sequence
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from clients.device import Device
+from fedge.flower.batching import Computed, together
 from fedge.flower.secure_client import secure_mod
-from fedge.flower.secure_messages import step_of
+from fedge.flower.secure_messages import Step, step_of
 
 
 def protect(
@@ -32,6 +35,19 @@ def train(message: Message, context: Context) -> Message:
     from clients import training
 
     return training.train(message, context)
+
+
+@together(app)
+def train_together(pairs: Sequence[tuple[Message, Context]]) -> Computed:
+    """Train several simulated clients at once, if all of them would train."""
+    from clients import training
+
+    step = step_of(pairs[0][0].content)
+    if step is Step.fit:
+        return training.train_together(pairs, masked=True)
+    if step is None and all(Device.of(c).may_train_openly for _, c in pairs):
+        return training.train_together(pairs, masked=False)
+    return {}
 
 
 @app.evaluate()

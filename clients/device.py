@@ -33,6 +33,11 @@ class Device:
     allow: tuple[str, ...]
     may_train_openly: bool
 
+    @property
+    def source(self) -> tuple[Path | None, tuple[str, ...]]:
+        """Where its data and code come from: devices with the same share a learner."""
+        return self.data_root, self.allow
+
     @classmethod
     def of(cls, context: Context) -> "Device":
         """Return the settings of the device this context belongs to.

@@ -1,5 +1,8 @@
 """Handlers of training and evaluation messages."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from flwr.app import Context, Message
 
@@ -8,16 +11,21 @@ from clients.learner import Learner, learner_of
 from fedge.arrays import Bool
 from fedge.compress.prune import unpack_mask
 from fedge.errors import PeerError
+from fedge.flower.batching import Computed, computed
 from fedge.flower.wire import (
+    TRAIN,
     EvaluateReply,
     EvaluateRequest,
     TrainReply,
     TrainRequest,
+    stacked_replies,
     task_of,
 )
 from fedge.seeding import Purpose, generator
+from fedge.stopwatch import measure
 from fedge.train.evaluate import evaluate
-from fedge.train.trainer import train_locally
+from fedge.train.stacked import can_stack, train_stacked
+from fedge.train.trainer import LocalUpdate, train_locally
 
 
 def train(message: Message, context: Context) -> Message:
@@ -29,26 +37,95 @@ def train(message: Message, context: Context) -> Message:
         FedgeError: the request is malformed, does not fit this device, or training
             gave values that are not finite.
     """
-    device = Device.of(context)
+    update = computed()  # the simulator may have trained several clients at once
+    if not isinstance(update, LocalUpdate):
+        update = _train_alone(message, Device.of(context))
+    with measure("building replies"):
+        reply = TrainReply(update.delta, float(update.num_examples), update.loss)
+        return Message(reply.to_content(), reply_to=message)
+
+
+def _train_alone(message: Message, device: Device) -> LocalUpdate:
+    with measure("reading data"):
+        learner, request = _read(message, device)
+        examples = learner.examples(device.partition_id)
+    with measure("training"):
+        return train_locally(
+            learner.model,
+            request.params,
+            examples,
+            learner.info,
+            learner.task.train,
+            local=request.local,
+            learning_rate=request.learning_rate,
+            mask=_mask_of(request, learner),
+            rng=_rng(learner, request, device),
+            device=_torch_device(),
+        )
+
+
+def train_together(
+    pairs: Sequence[tuple[Message, Context]], *, masked: bool
+) -> Computed:
+    """Train several simulated clients at once, where their model can be stacked.
+
+    Args:
+        pairs: each client's message and context.
+        masked: whether each client's own handler must still see its update, to mask it.
+
+    Returns:
+        All clients' replies, or their updates by message id; nobody's if each must
+        train alone.
+
+    Raises:
+        FedgeError: as `train`, for one of them.
+    """
+    first = pairs[0][0]
+    content = first.content
+    together = [(m, Device.of(c)) for m, c in pairs if m.content is content]
+    if first.metadata.message_type != TRAIN or len({d.source for _, d in together}) > 1:
+        return {}
+    with measure("reading data"):
+        learner, request = _read(first, together[0][1])
+    if torch.cuda.is_available() or not can_stack(learner.model, learner.task.train):
+        return {}
+    with measure("reading data"):
+        examples = [learner.examples(device.partition_id) for _, device in together]
+    with measure("training"):
+        updates = train_stacked(
+            learner.model,
+            request.params,
+            examples,
+            learner.info,
+            learner.task.train,
+            local=request.local,
+            learning_rate=request.learning_rate,
+            mask=_mask_of(request, learner),
+            rngs=[_rng(learner, request, device) for _, device in together],
+        )
+    if masked or len(together) < len(pairs):
+        ids = [message.metadata.message_id for message, _ in together]
+        return dict(zip(ids, updates, strict=True))
+    with measure("building replies"):
+        return stacked_replies(
+            np.stack([update.delta for update in updates]),
+            np.array([update.num_examples for update in updates], np.float64),
+            np.array([update.loss for update in updates]),
+        )
+
+
+def _read(message: Message, device: Device) -> tuple[Learner, TrainRequest]:
     learner = learner_of(task_of(message.content), device.data_root, device.allow)
     request = TrainRequest.from_content(message.content, size=learner.spec.size)
     learner.check_spec(request.spec_digest)
-    update = train_locally(
-        learner.model,
-        request.params,
-        learner.examples(device.partition_id),
-        learner.info,
-        learner.task.train,
-        local=request.local,
-        learning_rate=request.learning_rate,
-        mask=_mask_of(request, learner),
-        rng=generator(
-            learner.task.seed, Purpose.TRAIN, request.round_index, device.partition_id
-        ),
-        device=_torch_device(),
-    )
-    reply = TrainReply(update.delta, float(update.num_examples), update.loss)
-    return Message(reply.to_content(), reply_to=message)
+    return learner, request
+
+
+def _rng(
+    learner: Learner, request: TrainRequest, device: Device
+) -> np.random.Generator:
+    place = (request.round_index, device.partition_id)
+    return generator(learner.task.seed, Purpose.TRAIN, *place)
 
 
 def evaluate_model(message: Message, context: Context) -> Message:

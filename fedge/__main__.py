@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from fedge.commands import secagg
+from fedge.commands import secagg, simulation
 from fedge.errors import FedgeError
 
 _REFUSED = 2  # as argparse: the arguments, or the files they name, are wrong
@@ -18,7 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="fedge", description="Federated learning for edge devices."
     )
-    secagg.add_command(parser.add_subparsers(required=True, metavar="COMMAND"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    secagg.add_command(commands)
+    simulation.add_command(commands)
     arguments = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:

@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     DROP = 2  # which simulated devices do not answer
     PARTITION = 3  # which device gets which example
     MODEL = 4  # the initial model
+    FLEET = 5  # what the simulated devices are, and when they are there
 
 
 def generator(seed: int, purpose: Purpose, *indices: int) -> np.random.Generator:

@@ -1,6 +1,5 @@
 """The ServerApp: one object for the simulator, Flower's runtimes and a real fleet."""
 
-from functools import partial
 from pathlib import Path
 
 from flwr.app import Context
@@ -12,12 +11,13 @@ from fedge.enrolment.folders import ENROLMENT_PUBLIC
 from fedge.enrolment.key_files import read_public
 from fedge.errors import ConfigError
 from fedge.flower import Faults, PlainSum, SecureSum, Telemetry
-from fedge.flower.wire import check_train_reply, secure_plan
+from fedge.flower.wire import secure_plan, train_reply_layout
 from fedge.strategy import Needs
 from server.coordinator import Wiring, train
 from server.events import Observer, current_observer
 from server.journal import Journal
 from server.model_state import ModelState, initial_state
+from server.profile import profiled
 from server.publish import open_repository, publish
 from server.push import push
 from server.roster import roster
@@ -56,6 +56,13 @@ def coordinate(
     Raises:
         FedgeError: see `prepare`, `train` and `publish`; what is finished is kept.
     """
+    with profiled(experiment.run.profile, folder, observer) as watched:
+        _coordinate(grid, experiment, folder, watched)
+
+
+def _coordinate(
+    grid: Grid, experiment: Experiment, folder: Path, observer: Observer
+) -> None:
     setup = prepare(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     if experiment.release.enabled:
@@ -90,7 +97,7 @@ def connect(grid: Grid, setup: Setup, folder: Path) -> Wiring:
     fleet, run = setup.experiment.fleet, setup.experiment.run
     nodes = roster(grid, setup.num_devices)
     below: Grid = grid
-    if fleet.drop_probability > 0.0:
+    if fleet.drop_probability > 0.0 and not fleet.is_virtual:
         below = Faults(grid, drop_probability=fleet.drop_probability, seed=run.seed)
     telemetry = Telemetry(below)
     summed = setup.strategy.needs is Needs.SUM
@@ -98,8 +105,8 @@ def connect(grid: Grid, setup: Setup, folder: Path) -> Wiring:
         return Wiring(telemetry, telemetry, nodes)
     secagg = setup.experiment.secagg
     if secagg.mode is SecAggMode.off:
-        check = partial(check_train_reply, size=setup.spec.size)
-        top: Grid = PlainSum(telemetry, enough=run.cohort, check=check)
+        expect = train_reply_layout(setup.spec.size)
+        top: Grid = PlainSum(telemetry, enough=run.cohort, expect=expect)
     else:
         top = SecureSum(
             telemetry,
@@ -127,9 +134,10 @@ def _experiment(context: Context) -> Experiment:
 
 
 def _lasting_settings(experiment: Experiment) -> str:
-    """Return the settings that a resumed run must share: all but where it is."""
+    """Return what a resumed run must share: not where it is and who watches."""
     settings = from_json(Experiment, to_json(experiment))
     settings.run.resume = ""
+    settings.run.profile = False
     settings.data.root = ""
     return to_json(settings)
 

@@ -11,8 +11,8 @@ from flwr.serverapp import Grid
 from fedge.aggregation import UpdateMatrix, WeightedSum
 from fedge.errors import PeerError
 from fedge.flower.entries import METRICS
-from fedge.flower.layer import stream_replies
-from fedge.flower.plain_sum import NUM_CLIENTS
+from fedge.flower.layer import answers_to, stream_replies
+from fedge.flower.plain_total import NUM_CLIENTS
 from fedge.flower.records import content_of_reply
 from fedge.flower.wire import TrainReply
 from fedge.strategy import Needs, Total
@@ -64,7 +64,10 @@ def collect(
     """
     good: list[tuple[int, int, TrainReply]] = []
     failed = 0
-    for reply in stream_replies(grid, messages, timeout=timeout):
+    replies = stream_replies(grid, messages, timeout=timeout)
+    if needs is Needs.UPDATES:  # a summing layer has done so, and answers for others
+        replies = answers_to(messages, replies)
+    for reply in replies:
         node_id = reply.metadata.src_node_id
         try:
             update = TrainReply.from_content(content_of_reply(reply), size=size)

@@ -5,13 +5,23 @@ All problems are found and told at once, each with the two settings and the ways
 
 import math
 
-from fedge.config import Experiment, PartitionKind, SecAggMode, Task
+from fedge.config import (
+    CrashMoment,
+    Experiment,
+    PartitionKind,
+    SecAggMode,
+    Task,
+)
 from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
+from fedge.config.fleet import AvailabilityKind
 from fedge.errors import ConfigError
 from fedge.secagg.ring import PROFILES
 from fedge.strategy import Needs
 
 _FILE_LOADERS = ("fashion_mnist", "uci_har", "shakespeare", "heart_disease")
+
+# Each simulated device verifies and tests a release, which takes about a second.
+_MAX_RELEASE_DEVICES = 10_000
 
 
 def check_compatible(experiment: Experiment) -> None:
@@ -21,6 +31,7 @@ def check_compatible(experiment: Experiment) -> None:
         *_partition_problems(experiment),
         *_model_problems(experiment),
         *_secagg_problems(experiment),
+        *_fault_problems(experiment),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -45,6 +56,17 @@ def _fleet_problems(experiment: Experiment) -> list[str]:
         problems.append(
             f"data.root: empty, but data={experiment.data.name} is read from files; "
             f"set data.root=FOLDER or the environment variable FEDGE_DATA_ROOT"
+        )
+    if fleet.availability is AvailabilityKind.trace and not fleet.path:
+        problems.append(
+            "fleet.path: empty, but fleet=trace replays a recorded trace; set "
+            "fleet.path=FILE (the columns are in docs/fleets.md)"
+        )
+    if experiment.release.enabled and fleet.num_devices > _MAX_RELEASE_DEVICES:
+        problems.append(
+            f"fleet.num_devices: a release is pushed to every one of "
+            f"{fleet.num_devices} devices, at most {_MAX_RELEASE_DEVICES} in a "
+            f"simulation; set release=none"
         )
     return problems
 
@@ -102,6 +124,33 @@ def _secagg_problems(experiment: Experiment) -> list[str]:
             f"secagg.profile: {secagg.profile} holds {profile.max_clients} devices, "
             f"but {asked} are asked (run.cohort, run.over_sampling); use "
             f"{' or '.join(fitting) or 'fewer devices'}"
+        )
+    return problems
+
+
+def _fault_problems(experiment: Experiment) -> list[str]:
+    faults, rounds = experiment.faults, experiment.run.rounds
+    crash, full = faults.crash_coordinator_round, faults.disk_full_round
+    problems = [
+        f"faults.{name}: {number} is more than run.rounds: {rounds}, so it would never "
+        f"happen; name an earlier round, or 0 for never"
+        for name, number in (
+            ("crash_coordinator_round", crash),
+            ("disk_full_round", full),
+        )
+        if number > rounds
+    ]
+    after_training = (CrashMoment.signing, CrashMoment.pushing)
+    if crash and faults.crash_coordinator_at in after_training:
+        if not experiment.release.enabled:
+            problems.append(
+                f"faults.crash_coordinator_at: {faults.crash_coordinator_at} needs a "
+                f"release; set release=signed, or crash when committing or committed"
+            )
+    elif crash and crash == full:
+        problems.append(
+            f"faults.disk_full_round: {full} is faults.crash_coordinator_round, too; "
+            f"name two different rounds"
         )
     return problems
 

@@ -26,6 +26,7 @@ from fedge.flower.wire import (
     EvaluateRequest,
     TrainRequest,
 )
+from fedge.stopwatch import measure
 from fedge.train.evaluate import evaluate
 from fedge.train.schedule import learning_rate
 from server.collect import Answers, collect
@@ -92,7 +93,8 @@ def train(
     for round_index in range(first_round, run.rounds):
         state, record = _round(setup, wiring, state, round_index)
         is_best = record.score == record.score and (best is None or record.score > best)
-        journal.commit(record, to_bytes(state), best=is_best)
+        with measure("journal"):
+            journal.commit(record, to_bytes(state), best=is_best)
         best = record.score if is_best else best
         observer.round_finished(record)
     return state
@@ -142,23 +144,29 @@ def _round(
 
 def _ask(setup: Setup, wiring: Wiring, state: ModelState, this: _Try) -> Answers:
     run = setup.experiment.run
-    content = _train_request(setup, state, this.round_index).to_content()
-    group = f"{this.round_index}.{this.attempt}"
-    messages = [Message(content, node, TRAIN, group_id=group) for node in this.nodes]
-    answers = collect(
-        wiring.grid,
-        messages,
-        needs=setup.strategy.needs,
-        size=setup.spec.size,
-        enough=run.cohort,
-        timeout=run.deadline_seconds or None,
-    )
+    with measure("making messages"):
+        messages = _train_messages(setup, state, this)
+    with measure("summing"):  # all that the grid below does not count for itself
+        answers = collect(
+            wiring.grid,
+            messages,
+            needs=setup.strategy.needs,
+            size=setup.spec.size,
+            enough=run.cohort,
+            timeout=run.deadline_seconds or None,
+        )
     if answers.answered < run.min_answers:
         raise RoundAbortedError(
             f"{answers.answered} of {len(messages)} devices answered, need "
             f"{run.min_answers} (run.min_answers); {answers.failed} failed"
         )
     return answers
+
+
+def _train_messages(setup: Setup, state: ModelState, this: _Try) -> list[Message]:
+    content = _train_request(setup, state, this.round_index).to_content()
+    group = f"{this.round_index}.{this.attempt}"
+    return [Message(content, node, TRAIN, group_id=group) for node in this.nodes]
 
 
 def _train_request(setup: Setup, state: ModelState, round_index: int) -> TrainRequest:
@@ -186,9 +194,11 @@ def _next_state(
 ) -> ModelState:
     if answers.total is None:
         raise RoundAbortedError("nobody answered")
-    advanced = advance(state, answers.total, setup.strategy, setup.spec)
-    # What the next round trains is what this one leaves: prune for the round to come.
-    return pruned(advanced, setup.spec, _sparsity(setup, round_index + 1))
+    with measure("strategy"):
+        advanced = advance(state, answers.total, setup.strategy, setup.spec)
+    with measure("pruning"):
+        # What the next round trains is what this one leaves: prune for that one.
+        return pruned(advanced, setup.spec, _sparsity(setup, round_index + 1))
 
 
 def _sparsity(setup: Setup, round_index: int) -> float:
@@ -206,10 +216,14 @@ def _record(
     run, round_index = setup.experiment.run, this.round_index
     loss = score = device_score = float("nan")
     if (round_index + 1) % run.evaluate_every == 0 or round_index + 1 == run.rounds:
-        result = evaluate(setup.model, state.params, setup.data.test, setup.data.info)
+        with measure("evaluating"):
+            result = evaluate(
+                setup.model, state.params, setup.data.test, setup.data.info
+            )
         loss, score = result.loss, result.score
         if run.evaluate_on_devices:
-            device_score = _score_on_devices(setup, wiring, state, this.nodes)
+            with measure("evaluating on devices"):
+                device_score = _score_on_devices(setup, wiring, state, this.nodes)
     return RoundRecord(
         round_index=round_index,
         attempts=this.attempt + 1,

@@ -39,7 +39,7 @@ class LogObserver:
         """Log the round."""
         logger.info(
             "round=%d asked=%d answered=%d failed=%d train_loss=%.4f loss=%.4f "
-            "score=%.4f sparsity=%.2f seconds=%.2f",
+            "score=%.4f sparsity=%.2f seconds=%.2f clients_per_second=%.1f",
             record.round_index + 1,
             record.asked,
             record.answered,
@@ -49,11 +49,17 @@ class LogObserver:
             record.score,
             record.sparsity,
             record.seconds,
+            clients_per_second(record),
         )
 
     def stage_started(self, stage: str) -> None:
         """Log the stage."""
         logger.info("%s", stage)
+
+
+def clients_per_second(record: RoundRecord) -> float:
+    """Return how many answers a round took per second, its evaluation included."""
+    return record.answered / record.seconds if record.seconds > 0.0 else 0.0
 
 
 _OBSERVER: ContextVar[Observer] = ContextVar("observer")

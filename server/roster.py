@@ -6,13 +6,13 @@ that a run is the same in every runtime.
 
 import logging
 import time
+from collections.abc import Sequence
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedge.errors import PeerError, TransportError
 from fedge.flower.layer import stream_replies
-from fedge.flower.local_grid import LocalGrid
 from fedge.flower.records import content_of_reply
 from fedge.flower.wire import DESCRIBE, Description
 
@@ -23,7 +23,7 @@ _POLL_SECONDS = 1.0
 
 def roster(
     grid: Grid, num_devices: int, *, wait_seconds: float = _WAIT_SECONDS
-) -> list[int]:
+) -> Sequence[int]:
     """Return the node ids of all devices, ordered by partition id.
 
     Args:
@@ -34,8 +34,9 @@ def roster(
     Raises:
         TransportError: too few devices connected or answered in time.
     """
-    if isinstance(grid, LocalGrid):
-        return _first(list(grid.get_node_ids()), num_devices)  # in order already
+    known = grid.get_node_ids()
+    if isinstance(known, range):  # a simulator's: in order already, perhaps a million
+        return _first(known, num_devices)
     deadline = time.monotonic() + wait_seconds
     while len(nodes := list(grid.get_node_ids())) < num_devices:
         if time.monotonic() > deadline:
@@ -54,7 +55,7 @@ def roster(
     return [node_by_place[place] for place in range(num_devices)]
 
 
-def _first(nodes: list[int], num_devices: int) -> list[int]:
+def _first(nodes: Sequence[int], num_devices: int) -> Sequence[int]:
     if len(nodes) < num_devices:
         raise TransportError(
             f"the grid has {len(nodes)} of {num_devices} devices (fleet.num_devices)"

@@ -26,6 +26,7 @@ from server.strategy import make_strategy
 CONF = Path(__file__).resolve().parent.parent / "conf"
 ROOT_CONFIG = "config"
 _OPEN_GROUP = "strategy"  # its entries are its class's arguments, whatever they are
+_OPEN_SETTING = "fleet.profiles"  # its entries are kinds of devices
 
 
 def register_schema() -> None:
@@ -73,10 +74,8 @@ def check_experiment(experiment: Experiment) -> None:
 
 def open_strategy(overrides: Iterable[str]) -> list[str]:
     """Let `strategy.x=1` add an argument, as `++strategy.x=1` does."""
-    return [
-        f"++{text}" if text.startswith(f"{_OPEN_GROUP}.") else text
-        for text in overrides
-    ]
+    added = (f"{_OPEN_GROUP}.", f"{_OPEN_SETTING}.")
+    return [f"++{text}" if text.startswith(added) else text for text in overrides]
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -126,7 +125,8 @@ def _check_names(overrides: Sequence[str]) -> None:
                 f"{key}: {override.input_line!r} names several values; add -m to run "
                 f"each of them"
             )
-        if key.startswith(("hydra.", "hydra/", f"{_OPEN_GROUP}.")) or key == "hydra":
+        free = ("hydra.", "hydra/", f"{_OPEN_GROUP}.", f"{_OPEN_SETTING}.")
+        if key.startswith(free) or key == "hydra":
             continue
         if override.is_delete():
             raise ConfigError(f"{key}: a setting cannot be removed, only changed")
@@ -161,7 +161,7 @@ def _known_names() -> list[str]:
 def _names_in(plain: dict[str, Any], prefix: str) -> list[str]:
     names = []
     for key, value in plain.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             names += _names_in(value, f"{prefix}{key}.")
         else:
             names.append(f"{prefix}{key}")

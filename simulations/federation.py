@@ -1,45 +1,40 @@
-"""One simulated federation: provision the devices, run the apps, report.
+"""One simulated federation: set up the engine and its fleet, run the apps, report.
 
 The ServerApp and the ClientApp are the ones that run on a real fleet; what is simulated
-is the network and the devices' disks (one folder each).
+is the network and the devices (one folder each).
 """
 
 import os
-import shutil
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.serverapp import Grid
 
 from clients.app import app as client_app
-from fedge.config import Experiment, SecAggMode
+from clients.learner import learner_of
+from fedge.config import Batching, EngineKind, Experiment
+from fedge.config.engine import ONE_PER_CORE
 from fedge.config.experiment import to_json
-from fedge.enrolment.folders import (
-    ENROLMENT_KEY,
-    create_key,
-    enroll_device,
-    machine_has_fast_aes,
-)
 from fedge.errors import FedgeError
 from fedge.flower import LocalGrid
-from fedge.flower.local_grid import UserConfig
-from fedge.release.install import trust_store
-from fedge.release.keys import KeyRing
-from server.app import ENROLMENT, JOURNAL
+from server.app import JOURNAL
 from server.app import app as server_app
 from server.events import observing
-from server.publish import open_repository
 from server.setup import Setup, prepare
+from simulations.batching import choose_batching
+from simulations.devices import Devices, make_devices
+from simulations.faults import coordinator_faults, faulty_app, faulty_grid
+from simulations.fleet import draw_fleet, fleet_grid
 from simulations.progress import ProgressObserver
 from simulations.report import write_report
 from simulations.resume import store_settings, stored_settings
 
-_SECAGG = "secagg"
-_ENROLMENT_SECONDS = 365 * 24 * 3600
+_MB = 10**6
 
 
 def simulate_federation(experiment: Experiment, folder: Path) -> None:
@@ -59,16 +54,12 @@ def simulate_federation(experiment: Experiment, folder: Path) -> None:
     if experiment.run.resume:
         experiment = stored_settings(folder)
     torch.set_num_threads(experiment.engine.threads)
-    setup = prepare(experiment)
+    setup = _settled(prepare(experiment))
     folder.mkdir(parents=True, exist_ok=True)
-    store_settings(experiment, folder)
+    store_settings(setup.experiment, folder)
     _link_latest(folder)
-    if experiment.release.enabled:
-        _provision(setup, folder)
-    if experiment.secagg.mode is not SecAggMode.off:
-        _enroll(setup, folder)
     try:
-        _run_apps(setup, folder)
+        _run(setup, make_devices(setup, folder), folder)
     except (FedgeError, KeyboardInterrupt):
         if (folder / JOURNAL).exists():
             print(
@@ -77,6 +68,17 @@ def simulate_federation(experiment: Experiment, folder: Path) -> None:
             )
         raise
     write_report(setup, folder)
+    draw_fleet(folder)
+
+
+def _settled(setup: Setup) -> Setup:
+    """Replace what is left to this machine, or to this moment, by what it is."""
+    experiment = setup.experiment
+    engine = replace(experiment.engine, batching=choose_batching(setup))
+    fleet = experiment.fleet
+    if fleet.path:  # `outputs/latest` will be another run in a moment
+        fleet = replace(fleet, path=str(Path(fleet.path).resolve()))
+    return replace(setup, experiment=replace(experiment, engine=engine, fleet=fleet))
 
 
 def _link_latest(folder: Path) -> None:
@@ -89,88 +91,58 @@ def _link_latest(folder: Path) -> None:
     temporary.replace(link)
 
 
-def _provision(setup: Setup, folder: Path) -> None:
-    """Do what an operator does once: make keys, give every device the trusted root."""
-    config = setup.experiment.release
-    _make_aside(
-        folder / "keys",
-        partial(
-            KeyRing.create,
-            root_keys=config.root_keys,
-            root_threshold=config.root_threshold,
-        ),
-    )
-    root = open_repository(folder, setup).trusted_root()
-    for index in range(setup.num_devices):
-        trust_store(_device_folder(folder, index)).provision(root)
-
-
-def _protection(experiment: Experiment, device: Path) -> UserConfig:
-    """Return what a device's owner would write: never less than the run promises."""
-    secagg = experiment.secagg
-    if secagg.mode is SecAggMode.off:
-        return {"secagg": "optional"}
-    return {
-        "secagg": "required",
-        "secagg-dir": str(device / _SECAGG),
-        "secagg-min-cohort": secagg.min_cohort,
-        "secagg-malicious": secagg.mode is SecAggMode.malicious,
-        "secagg-max-weight": secagg.max_weight,
-    }
-
-
-def _enroll(setup: Setup, folder: Path) -> None:
-    """Make an enrolment key, and certified keys for every device that has none."""
-    authority = folder / ENROLMENT
-    _make_aside(authority, create_key)
-    expiry = int(time.time()) + _ENROLMENT_SECONDS
-    for index in range(setup.num_devices):
-        _make_aside(
-            _device_folder(folder, index) / _SECAGG,
-            partial(
-                _enroll_one, authority / ENROLMENT_KEY, uid=index + 1, not_after=expiry
-            ),
-        )
-
-
-def _enroll_one(key: Path, folder: Path, *, uid: int, not_after: int) -> None:
-    fast_aes = machine_has_fast_aes()
-    enroll_device(key, folder, uid=uid, fast_aes=fast_aes, not_after=not_after)
-
-
-def _make_aside(folder: Path, make: Callable[[Path], object]) -> None:
-    """Make a folder of keys whole or not at all: half of them are of no use."""
-    if folder.exists():
-        return
-    unfinished = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    make(unfinished)
-    unfinished.rename(folder)
-
-
-def _device_folder(folder: Path, index: int) -> Path:
-    return folder / "devices" / f"{index:04d}"
-
-
-def _run_apps(setup: Setup, folder: Path) -> None:
+def _run(setup: Setup, devices: Devices, folder: Path) -> None:
     experiment = setup.experiment
+    faults, seed = experiment.faults, experiment.run.seed
+    if experiment.engine.kind is EngineKind.flower:
+        from simulations.flower_engine import run_on_flower
 
-    def node_config(index: int) -> UserConfig:
-        return {
-            "data-root": experiment.data.root,
-            "device-dir": str(_device_folder(folder, index)),
-            "allow": ",".join(experiment.run.allow),
-            **_protection(experiment, _device_folder(folder, index)),
-        }
+        with ProgressObserver() as observer:
+            run_on_flower(setup, devices, folder, observer)
+        return
+    # The grid first: its workers must not inherit the progress bar's thread.
+    with (
+        _base_grid(setup, devices) as base,
+        fleet_grid(base, setup, folder) as grid,
+        ProgressObserver() as shown,
+        coordinator_faults(faults, folder, shown) as told,
+        observing(told),
+    ):
+        if isinstance(base, LocalGrid):
+            base.on_progress = shown.clients_answered
+        context = Context(
+            run_id=base.run.run_id,
+            node_id=SUPERLINK_NODE_ID,
+            node_config={},
+            state=RecordDict(),
+            run_config={"settings": to_json(experiment), "run-dir": str(folder)},
+        )
+        server_app(faulty_grid(grid, faults, seed=seed), context)
 
-    grid = LocalGrid(client_app, num_clients=setup.num_devices, node_config=node_config)
-    context = Context(
-        run_id=grid.run.run_id,
-        node_id=SUPERLINK_NODE_ID,
-        node_config={},
-        state=RecordDict(),
-        run_config={"settings": to_json(experiment), "run-dir": str(folder)},
-    )
-    with ProgressObserver() as observer, observing(observer):
-        server_app(grid, context)
+
+@contextmanager
+def _base_grid(setup: Setup, devices: Devices) -> Iterator[Grid]:
+    """Give the engine's grid, ready to run; its workers end with the block."""
+    experiment = setup.experiment
+    engine = experiment.engine
+    if engine.kind is EngineKind.ray:
+        from simulations.ray_engine import ray_grid
+
+        with ray_grid(setup, devices) as grid:
+            yield grid
+        return
+    if engine.workers:  # what all workers need is loaded once, before they are forked
+        root = Path(experiment.data.root) if experiment.data.root else None
+        learner_of(setup.task, root, tuple(experiment.run.allow)).examples(0)
+    app = faulty_app(client_app, experiment.faults, seed=experiment.run.seed)
+    with LocalGrid(
+        app,
+        num_clients=setup.num_devices,
+        workers=None if engine.workers == ONE_PER_CORE else engine.workers,
+        threads=engine.threads,
+        client_seconds=engine.client_seconds,
+        memory_bytes=engine.memory_mb * _MB,
+        batching=engine.batching is Batching.always,
+        node_config=devices.node_config,
+    ) as local:
+        yield local

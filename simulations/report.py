@@ -1,4 +1,4 @@
-"""What a person looks at after a run: a table on the terminal and four pictures."""
+"""What a person looks at after a run: tables on the terminal, and pictures."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,18 @@ from fedge.data.partition import partition
 from server.app import JOURNAL
 from server.journal import RoundRecord, read_rounds
 from server.setup import Setup
+from simulations.round_profile import report_profile
 
 _MAX_PARTS = 40
 
 
 def write_report(setup: Setup, folder: Path) -> None:
-    """Draw the pictures of a finished run into its folder and print its table."""
+    """Draw the pictures of a finished run into its folder and print its tables."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     draw_pictures(setup, read_rounds(folder / JOURNAL), summary, folder)
     console = Console()
     console.print(_table(summary))
+    report_profile(folder, console)
     console.print(f"Everything of this run is in {folder}", soft_wrap=True)
 
 

@@ -6,11 +6,14 @@ a fixed-point grid of 2**-32 and added as a 64-bit integer, so any order and any
 grouping give the same bits. Secure aggregation, too, computes a sum of integers.
 """
 
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedge.arrays import AnyArray, Float64, Int64, check_finite
+from fedge.arrays import AnyArray, Float32, Float64, Int64
 from fedge.errors import PeerError
 
 # 32 fractional bits: one rounding moves weight * delta by at most 2**-33, and the sum
@@ -18,6 +21,14 @@ from fedge.errors import PeerError
 _FRACTION_BITS = 32
 _SCALE = float(2**_FRACTION_BITS)
 _MAX_MAGNITUDE = 2.0**30
+# Coordinates that are added at a time: their float64 and int64 copies stay in cache.
+_BLOCK = 16_384
+# Below this magnitude, adding and subtracting 1.5 * 2**52 rounds a scaled value to a
+# whole number, half to even like rint, and leaves that number in the last 51 bits: the
+# processor has no fast conversion from float64 to int64.
+_SMALL = 2.0 ** (51 - _FRACTION_BITS - 1)
+_MAGIC = 1.5 * 2.0**52
+_MAGIC_BITS = int(np.float64(_MAGIC).view(np.int64))
 
 
 class ExactSum:
@@ -34,6 +45,11 @@ class ExactSum:
         self._magnitude = 0.0
         self._weight_sum = Fraction(0)  # exact, so that its order does not matter
         self.num_terms = 0
+
+    @property
+    def exact_weight_sum(self) -> Fraction:
+        """Sum of the weights."""
+        return self._weight_sum
 
     @property
     def weight_sum(self) -> float:
@@ -57,23 +73,67 @@ class ExactSum:
             raise PeerError(f"update: shape {vector.shape}, need {self._units.shape}")
         if not 0.0 < weight < _MAX_MAGNITUDE:
             raise PeerError(f"weight: {weight} not in (0, 2**30)")
-        try:
-            check_finite(vector, "update")
-        except ValueError as exc:
-            raise PeerError(str(exc)) from exc
-        # Not np.abs: the smallest number of an integer type has no positive twin.
-        largest = max(float(vector.max(initial=0)), -float(vector.min(initial=0)))
-        magnitude = largest * weight
+        magnitude = _largest(vector) * weight
         if self._magnitude + magnitude > _MAX_MAGNITUDE:
             raise PeerError(
                 f"update: weight * magnitude {magnitude:.3g} does not fit; the sum may "
                 f"reach {_MAX_MAGNITUDE:.3g}"
             )
-        scaled = np.multiply(vector, weight * _SCALE, dtype=np.float64)
-        self._units += np.rint(scaled, out=scaled).astype(np.int64)
+        self._own_units()
+        self._add_blocks(vector, weight * _SCALE, magnitude)
         self._magnitude += magnitude
         self._weight_sum += Fraction(weight)
         self.num_terms += 1
+
+    def _add_blocks(self, vector: AnyArray, factor: float, magnitude: float) -> None:
+        block = np.empty(min(_BLOCK, vector.size), np.float64)
+        is_small = magnitude < _SMALL
+        for start in range(0, vector.size, _BLOCK):
+            part = vector[start : start + _BLOCK]
+            scaled = np.multiply(part, factor, out=block[: part.size], dtype=np.float64)
+            target = self._units[start : start + part.size]
+            np.add(target, _whole(scaled, is_small=is_small), out=target)
+
+    def add_many(self, matrix: AnyArray, weights: Float64) -> None:
+        """Add weight * row for each row of a matrix.
+
+        Guarantee: the same as adding the rows one by one.
+
+        Args:
+            matrix: floats or integers, shape (n, size), finite.
+            weights: float64, shape (n,); see `add`.
+
+        Raises:
+            PeerError: as `add`, for one of the rows. The sum is unchanged.
+        """
+        if matrix.dtype.kind not in "fiu":
+            raise PeerError(f"update: dtype {matrix.dtype}, need floats or integers")
+        if matrix.shape != (len(weights), self._units.size):
+            raise PeerError(f"updates: shape {matrix.shape}, need ({len(weights)}, d)")
+        if len(weights) == 0:
+            return
+        if not ((weights > 0.0) & (weights < _MAX_MAGNITUDE)).all():
+            raise PeerError("weight: one is not in (0, 2**30)")
+        magnitude = self._magnitude
+        for row, weight in zip(matrix, weights.tolist(), strict=True):
+            magnitude += _largest(row) * weight
+        if magnitude > _MAX_MAGNITUDE:
+            raise PeerError(
+                f"updates: their sum may reach {magnitude:.3g}, more than "
+                f"{_MAX_MAGNITUDE:.3g}"
+            )
+        self._own_units()
+        factors = (weights * _SCALE)[:, None]
+        width = max(1, _BLOCK // len(weights))
+        for start in range(0, self._units.size, width):
+            part = np.multiply(
+                matrix[:, start : start + width], factors, dtype=np.float64
+            )
+            units = _whole(part, is_small=magnitude < _SMALL).sum(axis=0)
+            self._units[start : start + units.size] += units
+        self._magnitude = magnitude
+        self._weight_sum += sum(map(Fraction, weights.tolist()), Fraction(0))
+        self.num_terms += len(weights)
 
     def merge(self, other: "ExactSum") -> None:
         """Add a partial sum, for example a worker's; raise PeerError on overflow."""
@@ -83,10 +143,43 @@ class ExactSum:
             )
         if self._magnitude + other._magnitude > _MAX_MAGNITUDE:
             raise PeerError("partial sum: too large to be added without overflow")
-        self._units += other._units
+        if self.num_terms == 0:
+            self._units = other._units.copy()
+        else:
+            self._own_units()
+            self._units += other._units
         self._magnitude += other._magnitude
         self._weight_sum += other._weight_sum
         self.num_terms += other.num_terms
+
+    def _own_units(self) -> None:
+        """Make a copy before the first change of units that belong to another sum."""
+        if not self._units.flags.writeable:
+            self._units = self._units.copy()
+
+    def parts(self) -> tuple[Int64, dict[str, float | int | str]]:
+        """Return the sum as data: its units of 2**-32, and what else it consists of.
+
+        Guarantee: `from_parts(*sum.parts())` goes on exactly like the sum itself.
+        """
+        return self._units, {
+            "magnitude": self._magnitude,
+            "weight_sum": str(self._weight_sum),
+            "num_terms": self.num_terms,
+        }
+
+    @classmethod
+    def from_parts(
+        cls, units: Int64, numbers: Mapping[str, float | int | str]
+    ) -> "ExactSum":
+        """Return the sum that `parts` described; `units` must not change any more."""
+        result = cls(0)
+        result._units = units.view()
+        result._units.flags.writeable = False
+        result._magnitude = float(numbers["magnitude"])
+        result._weight_sum = Fraction(str(numbers["weight_sum"]))
+        result.num_terms = int(numbers["num_terms"])
+        return result
 
     def total(self) -> Float64:
         """Return the sum of weight * vector, float64, shape (size,)."""
@@ -94,6 +187,39 @@ class ExactSum:
 
     def mean(self) -> Float64:
         """Return total / weight_sum; raise ValueError if nothing was added."""
+        return self._mean(np.float64)
+
+    def mean_float32(self) -> Float32:
+        """Return `mean()` rounded to float32, without an array of float64."""
+        return self._mean(np.float32)
+
+    def _mean(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         if self.num_terms == 0:
             raise ValueError("nothing was added")
-        return self.total() / self.weight_sum
+        result = np.empty(self._units.size, dtype)
+        for start in range(0, result.size, _BLOCK):
+            part = self._units[start : start + _BLOCK] / _SCALE
+            part /= self.weight_sum
+            result[start : start + part.size] = part
+        return result
+
+
+def _whole(scaled: Float64, *, is_small: bool) -> Int64:
+    """Return the values rounded to whole numbers; overwrites them."""
+    if not is_small:
+        return np.rint(scaled, out=scaled).astype(np.int64)
+    scaled += _MAGIC
+    units: Int64 = scaled.view(np.int64)
+    units -= _MAGIC_BITS
+    return units
+
+
+def _largest(vector: AnyArray) -> float:
+    """Return the largest magnitude; raise PeerError if one is not finite."""
+    # Not np.abs: the smallest number of an integer type has no positive twin. A NaN
+    # is the result of both.
+    largest = max(float(vector.max(initial=0)), -float(vector.min(initial=0)))
+    if not largest < np.inf:
+        bad = int(vector.size - np.count_nonzero(np.isfinite(vector)))
+        raise PeerError(f"update: {bad} of {vector.size} values are not finite")
+    return largest

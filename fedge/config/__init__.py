@@ -5,8 +5,9 @@
 
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.config.data import DataConfig, DataKind, Task
-from fedge.config.engine import EngineConfig
+from fedge.config.engine import Batching, EngineConfig, EngineKind
 from fedge.config.experiment import Experiment
+from fedge.config.faults import CrashKind, CrashMoment, FaultsConfig
 from fedge.config.fleet import FleetConfig
 from fedge.config.model import ModelConfig, ModelName
 from fedge.config.partition import PartitionConfig, PartitionKind
@@ -23,11 +24,16 @@ from fedge.config.train import (
 
 __all__ = [
     "Augmentation",
+    "Batching",
     "CompressionConfig",
+    "CrashKind",
+    "CrashMoment",
     "DataConfig",
     "DataKind",
     "EngineConfig",
+    "EngineKind",
     "Experiment",
+    "FaultsConfig",
     "FleetConfig",
     "ModelConfig",
     "ModelName",

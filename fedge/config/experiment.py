@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from fedge.config.compression import CompressionConfig
 from fedge.config.data import DataConfig
 from fedge.config.engine import EngineConfig
+from fedge.config.faults import FaultsConfig
 from fedge.config.fleet import FleetConfig
 from fedge.config.model import ModelConfig
 from fedge.config.partition import PartitionConfig
@@ -39,8 +40,8 @@ class Experiment:
 
     Attributes:
         strategy: `_target_` (the class) and its arguments.
-        data, partition, model, train, fleet, compression, release, secagg, engine, run:
-            see each group's own class.
+        data, partition, model, train, fleet, faults, compression, release, secagg,
+            engine, run: see each group's own class.
     """
 
     strategy: dict[str, Any] = field(
@@ -51,6 +52,7 @@ class Experiment:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
+    faults: FaultsConfig = field(default_factory=FaultsConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
     secagg: SecAggConfig = field(default_factory=SecAggConfig)

@@ -1,6 +1,7 @@
 """The examples of one simulated client; the split is computed once per process."""
 
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 
 from fedge.arrays import Int64
@@ -64,6 +65,7 @@ def client_examples(
             alpha=config.alpha,
             shards_per_client=config.shards_per_client,
             min_examples=config.min_examples,
+            examples_per_client=config.examples_per_client,
             num_clients=num_clients,
             seed=seed,
         )
@@ -78,13 +80,15 @@ def _parts(
     alpha: float,
     shards_per_client: int,
     min_examples: int,
+    examples_per_client: int,
     num_clients: int,
     seed: int,
-) -> list[Int64]:
+) -> Sequence[Int64]:
     config = PartitionConfig(
         kind=kind,
         alpha=alpha,
         shards_per_client=shards_per_client,
         min_examples=min_examples,
+        examples_per_client=examples_per_client,
     )
     return partition(key.data, config, num_clients=num_clients, seed=seed)

@@ -5,6 +5,7 @@ reply and not for the cohort. Flower's own grids know only push and pull; they a
 polled.
 """
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from typing import Protocol, runtime_checkable
@@ -12,6 +13,10 @@ from typing import Protocol, runtime_checkable
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
+
+from fedge.flower.partial import Reduction, is_partial
+
+logger = logging.getLogger(__name__)
 
 # Flower's own grids wait 3 seconds between two looks; answers of small models arrive
 # within milliseconds.
@@ -23,13 +28,24 @@ class StreamingGrid(Protocol):
     """A grid that hands over each reply as soon as it is there."""
 
     def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        reduction: Reduction | None = None,
     ) -> Iterator[Message]:
-        """Send the messages; yield replies until all are in or time is up."""
+        """Send the messages; yield replies until all are in or time is up.
+
+        With a `reduction` some or all of the yielded messages may be partial sums.
+        """
 
 
 def stream_replies(
-    grid: Grid, messages: Iterable[Message], *, timeout: float | None = None
+    grid: Grid,
+    messages: Iterable[Message],
+    *,
+    timeout: float | None = None,
+    reduction: Reduction | None = None,
 ) -> Iterator[Message]:
     """Send the messages through any grid and yield the replies as they arrive.
 
@@ -37,9 +53,10 @@ def stream_replies(
         grid: any grid.
         messages: what to send.
         timeout: seconds after which no further reply is waited for; None waits for all.
+        reduction: how a grid that can may add replies up before it hands them over.
     """
     if isinstance(grid, StreamingGrid):
-        yield from grid.stream(messages, timeout=timeout)
+        yield from grid.stream(messages, timeout=timeout, reduction=reduction)
         return
     deadline = None if timeout is None else time.monotonic() + timeout
     sent = list(messages)
@@ -54,6 +71,35 @@ def stream_replies(
             return
         if waiting:
             time.sleep(_POLL_SECONDS)
+
+
+def answers_to(
+    sent: Iterable[Message], replies: Iterable[Message]
+) -> Iterator[Message]:
+    """Pass on each node's first reply to the message it was sent, and partial sums.
+
+    What answers an earlier message, answers twice or was not asked is dropped: whoever
+    adds replies up must not meet it.
+
+    Args:
+        sent: to different nodes.
+        replies: from a grid that was given these messages.
+    """
+    waiting = {message.metadata.dst_node_id: message for message in sent}
+    for reply in replies:
+        if is_partial(reply):
+            yield reply
+            continue
+        metadata = reply.metadata
+        asked = waiting.get(metadata.src_node_id)
+        if asked and asked.metadata.message_id == metadata.reply_to_message_id:
+            del waiting[metadata.src_node_id]
+            yield reply
+        else:
+            logger.warning(
+                "a reply of node %d was dropped: it answers nothing that is open",
+                metadata.src_node_id,
+            )
 
 
 class GridLayer(Grid):
@@ -97,10 +143,16 @@ class GridLayer(Grid):
         return self.inner.pull_messages(message_ids)
 
     def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        reduction: Reduction | None = None,
     ) -> Iterator[Message]:
-        """Yield replies as they arrive."""
-        return stream_replies(self.inner, messages, timeout=timeout)
+        """Yield replies, or partial sums of them, as they arrive."""
+        return stream_replies(
+            self.inner, messages, timeout=timeout, reduction=reduction
+        )
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -1,46 +1,73 @@
-"""LocalGrid: every client in this process, without a network, a queue or a poll.
+"""LocalGrid: every client on this machine, without a network, a queue or a poll.
 
-It runs any Flower ClientApp of the Message API. The content of a broadcast is shared by
-all its messages and never copied per client; contexts are made when a client is first
-asked; a client that raises becomes that client's error reply and the run goes on.
+It runs any Flower ClientApp of the Message API, in resident worker processes (`pool`)
+or in this process. The content of a broadcast is handed to each worker once and shared
+by all its clients; contexts are made when a client is first asked; a client that raises
+becomes that client's error reply and the run goes on.
 """
 
-import itertools
-import logging
+import os
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Self
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.app.message.message import make_message
+from flwr.app import Message
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from fedge.errors import ConfigError
-from fedge.flower.node_list import claim_task_identity
-from fedge.flower.records import private_copy
+from fedge.errors import ConfigError, TransportError
+from fedge.flower.base_grid import (
+    BaseGrid,
+    in_order_of,
+    one_per_node,
+    reduction_for,
+)
+from fedge.flower.client_runner import (
+    ClientRunner,
+    Clients,
+    UserConfig,
+    no_node_config,
+)
+from fedge.flower.partial import Reduction
+from fedge.flower.pool import Pool
+from fedge.flower.processes import can_fork
+from fedge.flower.worker import Limits
+from fedge.stopwatch import measure
 
-logger = logging.getLogger(__name__)
-
-UserConfig = Mapping[str, bool | int | float | str]
-_FIRST_NODE_ID = SUPERLINK_NODE_ID + 1
-_MAX_REASON_LENGTH = 500
+__all__ = ["LocalGrid", "UserConfig"]
 
 
-class LocalGrid(Grid):
-    """An in-process Grid over `num_clients` virtual clients.
+class LocalGrid(BaseGrid):
+    """A Grid over `num_clients` virtual clients of this machine.
 
-    Guarantee: clients run in the order of their messages, one at a time, so equal
-    messages give equal replies in an equal order.
+    Workers inherit everything this process has imported and made when they start, with
+    the first message or with `start()`; nothing is pickled. What a client changes in
+    global variables stays in its worker.
 
-    Flower makes messages only for a known task, so creating a LocalGrid makes this
-    process that task (run `run_id`, the server's node).
-
-    Attributes:
+    Args:
         client_app: the app every client runs.
         num_clients: virtual clients; client i has node id i + 2 and the node config
-            entries partition-id = i and num-partitions = num_clients.
+            entries partition-id = i and num-partitions = num_clients. One that was
+            never asked costs nothing.
+        workers: processes that run clients; None takes one per core, 0 runs them in
+            this process (for debugging, and where processes cannot be forked).
+        threads: of one client's computation, in a worker.
+        client_seconds: a client that computes for longer is ended and answers with an
+            error; 0 for no limit. Needs workers.
+        memory_bytes: private memory a worker may use beyond what it starts with; a
+            client that needs more answers with an error; 0 for no limit.
+        batching: compute clients together if the app says how
+            (`fedge.flower.batching`).
+        run_config: what clients find in `context.run_config`.
+        node_config: further entries of a client's node config, by index.
+        run_id: the run.
+
+    Attributes:
+        on_progress: told how many clients of a request were computed, of how many (0:
+            not known), while the request is under way. It must return soon.
+
+    Raises:
+        ConfigError: a number is out of range.
     """
 
     def __init__(
@@ -48,120 +75,141 @@ class LocalGrid(Grid):
         client_app: ClientApp,
         *,
         num_clients: int,
+        workers: int | None = None,
+        threads: int = 1,
+        client_seconds: float = 0.0,
+        memory_bytes: int = 0,
+        batching: bool = True,
         run_config: UserConfig | None = None,
         node_config: Callable[[int], UserConfig] | None = None,
         run_id: int = 1,
     ) -> None:
-        if num_clients < 1:
-            raise ConfigError(f"num_clients: {num_clients} must be at least 1")
-        self.client_app = client_app
-        self.num_clients = num_clients
-        self._run_config = dict(run_config or {})
-        self._node_config = node_config or (lambda _: {})
-        self._context_by_node: dict[int, Context] = {}
-        self._pushed: dict[str, Message] = {}
-        self._serial = itertools.count(1)
-        self.set_run(Run.create_empty(run_id))
-
-    def set_run(self, run: Run) -> None:
-        """Set the run, and make this process its server task."""
-        self._run = run
-        claim_task_identity(run.run_id)
+        _check(num_clients, workers, threads, client_seconds, memory_bytes)
+        super().__init__(num_clients, run_id)
+        self._clients = Clients(
+            client_app,
+            num_clients,
+            run_id,
+            dict(run_config or {}),
+            node_config or no_node_config,
+            batching,
+        )
+        self._workers = _number_of(workers, num_clients)
+        self._limits = Limits(threads, memory_bytes)
+        self._client_seconds = client_seconds
+        self.on_progress: Callable[[int, int], None] = lambda _done, _asked: None
+        self._pool: Pool | None = None
+        self._runner = ClientRunner(self._clients)
 
     @property
-    def run(self) -> Run:
-        """The run."""
-        return self._run
+    def client_app(self) -> ClientApp:
+        """The app every client runs."""
+        return self._clients.app
 
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the node ids, in the order of the clients."""
-        return range(_FIRST_NODE_ID, _FIRST_NODE_ID + self.num_clients)
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that were started."""
+        return self._pool.worker_pids if self._pool else []
 
-    def create_message(
+    def start(self) -> Self:
+        """Start the workers now, before this process has threads or more memory."""
+        if self._workers and self._pool is None:
+            self._pool = Pool(
+                self._clients,
+                num_workers=self._workers,
+                limits=self._limits,
+                client_seconds=self._client_seconds,
+            )
+        return self
+
+    def close(self) -> None:
+        """End the workers; the next message starts new ones, without states."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _replies(
         self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Make a message to one node."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Accept the messages; their clients run when the replies are pulled."""
-        accepted = [self._stamp(message) for message in messages]
-        self._pushed.update((m.metadata.message_id, m) for m in accepted)
-        return [message.metadata.message_id for message in accepted]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Run the clients of these pushed messages and return their replies."""
-        found = [i for i in dict.fromkeys(message_ids) if i in self._pushed]
-        return [self._answer(self._pushed.pop(message_id)) for message_id in found]
-
-    def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        messages: Iterable[Message],
+        deadline: float | None,
+        reduction: Reduction | None,
     ) -> Iterator[Message]:
-        """Run one client after the other and yield each reply.
+        if not self._workers:
+            for num_done, message in enumerate(messages, start=1):
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+                yield from self._answer_here(message)
+                self.on_progress(num_done, 0)
+            return
+        sent = list(messages)
+        reduction = reduction_for(sent, reduction)
+        parts = one_per_node(sent)
+        if len(parts) == 1 and len(self._known(sent)) == len(sent):
+            yield from self._answers_of_pool(sent, deadline, reduction)
+            return
+        replies = [
+            reply
+            for part in parts
+            for reply in self._answers_of_pool(part, deadline, reduction)
+        ]
+        yield from in_order_of(sent, replies)
 
-        Args:
-            messages: what to send; taken one by one.
-            timeout: no further client is started after so many seconds. A client that
-                runs is not interrupted.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for message in messages:
-            if deadline is not None and time.monotonic() >= deadline:
-                return
-            yield self._answer(self._stamp(message))
+    def _answer_here(self, message: Message) -> Iterator[Message]:
+        yield from self._sort_out([message])
+        for known in self._known([message]):
+            with measure("client code"):
+                (reply,) = self._runner.answers([known])
+            yield reply
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Return the replies to the messages that were answered in time."""
-        return list(self.stream(messages, timeout=timeout))
-
-    def _stamp(self, message: Message) -> Message:
-        # Flower's SuperLink gives a message its id in the same way: there is no setter.
-        message.metadata.__dict__["_message_id"] = str(next(self._serial))
-        return message
-
-    def _answer(self, message: Message) -> Message:
-        node_id = message.metadata.dst_node_id
-        index = node_id - _FIRST_NODE_ID
-        if not 0 <= index < self.num_clients:
-            reason = f"node {node_id} is not in this grid"
-            return self._stamp(
-                Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
-            )
-        # The client gets a message of its own: what it changes in there (records may
-        # be emptied to save memory) must not reach the next client.
-        delivered = make_message(message.metadata, private_copy(message.content))
-        try:
-            reply = self.client_app(delivered, self._context(node_id, index))
-            _check_reply(reply, message)
-        except (Exception, SystemExit) as exc:  # any failure is the client's
-            reason = f"{type(exc).__name__}: {exc}"[:_MAX_REASON_LENGTH]
-            logger.warning("client %d failed: %s", index, reason)
-            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
-            reply = Message(error, reply_to=message)
-        return self._stamp(reply)
-
-    def _context(self, node_id: int, index: int) -> Context:
-        if node_id not in self._context_by_node:
-            given = {"partition-id": index, "num-partitions": self.num_clients}
-            self._context_by_node[node_id] = Context(
-                run_id=self._run.run_id,
-                node_id=node_id,
-                node_config={**given, **self._node_config(index)},
-                state=RecordDict(),
-                run_config=dict(self._run_config),
-            )
-        return self._context_by_node[node_id]
+    def _answers_of_pool(
+        self,
+        messages: Sequence[Message],
+        deadline: float | None,
+        reduction: Reduction | None,
+    ) -> Iterator[Message]:
+        yield from self._sort_out(messages)
+        if known := self._known(messages):
+            self.start()
+            assert self._pool is not None
+            try:
+                yield from self._pool.stream(
+                    known,
+                    deadline=deadline,
+                    reduction=reduction,
+                    on_progress=self.on_progress,
+                )
+            except TransportError:
+                self.close()  # its workers are in no state to go on
+                raise
 
 
-def _check_reply(reply: object, message: Message) -> None:
-    if not isinstance(reply, Message):
-        raise TypeError(f"a ClientApp must return a Message, not {type(reply)}")
-    if reply.metadata.reply_to_message_id != message.metadata.message_id:
-        raise ValueError("a ClientApp must return a reply to the message it was given")
+def _check(
+    num_clients: int,
+    workers: int | None,
+    threads: int,
+    client_seconds: float,
+    memory_bytes: int,
+) -> None:
+    if num_clients < 1:
+        raise ConfigError(f"num_clients: {num_clients} must be at least 1")
+    if workers is not None and not 0 <= workers <= 1024:
+        raise ConfigError(f"workers: {workers} not in [0, 1024]")
+    if workers and not can_fork():
+        raise ConfigError(
+            f"workers: {workers}, but {sys.platform} cannot run worker processes; "
+            f"use workers=0"
+        )
+    if not 1 <= threads <= 1024:
+        raise ConfigError(f"threads: {threads} not in [1, 1024]")
+    if not client_seconds >= 0.0:
+        raise ConfigError(f"client_seconds: {client_seconds} must be at least 0")
+    if memory_bytes < 0:
+        raise ConfigError(f"memory_bytes: {memory_bytes} must be at least 0")
+
+
+def _number_of(workers: int | None, num_clients: int) -> int:
+    if workers is not None:
+        return min(workers, num_clients)
+    if not can_fork():
+        return 0
+    return min(len(os.sched_getaffinity(0)), num_clients)

@@ -7,6 +7,8 @@ the declaration and with the payload's length, and the array is a view of the by
 
 import math
 import re
+from collections.abc import Mapping
+from io import BytesIO
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -18,8 +20,9 @@ from flwr.app import (
     MetricRecord,
     RecordDict,
 )
+from numpy.lib.format import header_data_from_array_1_0, write_array_header_1_0
 
-from fedge.arrays import AnyArray, Float32
+from fedge.arrays import AnyArray, Float32, check_finite
 from fedge.errors import PeerError
 
 T = TypeVar("T")
@@ -38,10 +41,94 @@ _HEADER = re.compile(
 )
 
 
+class LocalArray(Array):
+    """A Flower Array that becomes bytes only when somebody asks for them.
+
+    Between parts of one process, such as a client's handler and the sum of its worker,
+    nobody does, and a large model is not copied.
+
+    Guarantee: in everything else the same as `Array(values)`.
+    """
+
+    def __init__(self, values: AnyArray) -> None:
+        view = values.view()
+        view.flags.writeable = False
+        header = BytesIO()
+        write_array_header_1_0(header, header_data_from_array_1_0(view))
+        self.__dict__.update(
+            dtype=str(view.dtype),
+            shape=tuple(view.shape),
+            stype=_NUMPY,
+            _values=view,
+            _header=header.getvalue(),
+        )
+
+    @property
+    def values(self) -> AnyArray | None:
+        """The array, read-only; None once its bytes were replaced."""
+        found: AnyArray | None = self.__dict__["_values"]
+        return found
+
+    @property
+    def num_bytes(self) -> int:
+        """Number of bytes of `data`."""
+        values = self.values
+        if values is None:
+            return len(self.data)
+        return len(self.__dict__["_header"]) + values.nbytes
+
+    @property
+    def data(self) -> bytes:
+        """The array in numpy's format."""
+        if "_data" not in self.__dict__:
+            values = self.__dict__["_values"]
+            order = "F" if values.flags.fnc else "C"
+            payload = values.reshape(-1, order=order).view(np.uint8).data
+            self.__dict__["_data"] = b"".join([self.__dict__["_header"], payload])
+        found: bytes = self.__dict__["_data"]
+        return found
+
+    @data.setter
+    def data(self, data: bytes) -> None:
+        self.__dict__.update(_data=data, _values=None)
+
+    def deflate(self) -> bytes:
+        """Return what Flower sends: the form, with its class's name, of an Array."""
+        return Array(self.dtype, self.shape, self.stype, self.data).deflate()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Array):
+            return NotImplemented
+        mine = (self.dtype, self.shape, self.stype, self.data)
+        return mine == (other.dtype, other.shape, other.stype, other.data)
+
+    __hash__ = None  # type: ignore[assignment]  # as Array
+
+
+def lent_array(buffer: memoryview) -> LocalArray:
+    """Return an Array whose values lie in somebody else's memory, in numpy's format.
+
+    Raises:
+        PeerError: the bytes are not a number array in numpy's format.
+    """
+    head = bytes(buffer[:_MAX_HEADER_BYTES])
+    dtype, is_fortran, shape, start = _read_header(head)
+    flat = np.frombuffer(buffer[start:], dtype)
+    return LocalArray(flat.reshape(shape, order="F" if is_fortran else "C"))
+
+
 def array_of(array: AnyArray) -> Array:
-    """Return a Flower Array with the values of `array`."""
+    """Return a Flower Array with the values of `array`, which must not change."""
     # Not `ascontiguousarray`: it gives a number without axes an axis.
-    return Array(np.asarray(array, order="C"))
+    return LocalArray(np.asarray(array, order="C"))
+
+
+def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """Return a record of these very arrays; `ArrayRecord(arrays)` would copy them."""
+    record = ArrayRecord()
+    for name, array in arrays.items():
+        record[name] = array
+    return record
 
 
 def read_array(array: Array) -> AnyArray:
@@ -54,6 +141,8 @@ def read_array(array: Array) -> AnyArray:
         PeerError: not a number array in numpy's format, or the header, the declaration
             and the payload do not agree.
     """
+    if isinstance(array, LocalArray) and array.values is not None:
+        return array.values
     if array.stype != _NUMPY:
         raise PeerError(f"array: serialization {array.stype[:40]!r}, need {_NUMPY!r}")
     dtype, is_fortran, shape, start = _read_header(array.data)
@@ -105,8 +194,10 @@ def read_vector(record: ArrayRecord, name: str, size: int) -> Float32:
         raise PeerError(
             f"array {name!r}: {vector.dtype} {vector.shape}, need float32 ({size},)"
         )
-    if not np.isfinite(vector).all():
-        raise PeerError(f"array {name!r}: holds values that are not finite")
+    try:
+        check_finite(vector, f"array {name!r}")
+    except ValueError as exc:
+        raise PeerError(str(exc)) from exc
     return vector
 
 
@@ -123,10 +214,14 @@ def payload_bytes(content: RecordDict) -> int:
     total = 0
     for record in content.values():
         if isinstance(record, ArrayRecord):
-            total += sum(len(array.data) for array in record.values())
+            total += sum(_array_bytes(array) for array in record.values())
         else:
             total += sum(len(k) + _value_bytes(value) for k, value in record.items())
     return total
+
+
+def _array_bytes(array: Array) -> int:
+    return array.num_bytes if isinstance(array, LocalArray) else len(array.data)
 
 
 def _value_bytes(value: object) -> int:
@@ -143,17 +238,24 @@ def _value_bytes(value: object) -> int:
 def private_copy(content: RecordDict) -> RecordDict:
     """Return a content whose records can be changed without changing the original.
 
-    Arrays are shared: Flower never writes into an Array's bytes.
+    The arrays' bytes are shared: Flower never writes into them.
     """
     copy = RecordDict()
     for key, record in content.items():
         if isinstance(record, ArrayRecord):
-            copy[key] = ArrayRecord(dict(record))
+            copy[key] = record_of({name: _same(a) for name, a in record.items()})
         elif isinstance(record, MetricRecord):
             copy[key] = MetricRecord({k: _own(v) for k, v in record.items()})
         else:
             copy[key] = ConfigRecord({k: _own(v) for k, v in record.items()})
     return copy
+
+
+def _same(array: Array) -> Array:
+    """Return another Array with the same values, or bytes, which are shared."""
+    if isinstance(array, LocalArray) and array.values is not None:
+        return LocalArray(array.values)
+    return Array(array.dtype, array.shape, array.stype, array.data)
 
 
 def _own(value: T) -> T:

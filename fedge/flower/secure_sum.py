@@ -22,8 +22,10 @@ from fedge.arrays import Int64
 from fedge.config.secagg import SecAggConfig, SecAggMode
 from fedge.errors import ConfigError, PeerError, RoundAbortedError
 from fedge.flower.introductions import CHALLENGE_BYTES, Cohort, Introductions
-from fedge.flower.layer import GridLayer, stream_replies
-from fedge.flower.plain_sum import NUM_CLIENTS
+from fedge.flower.layer import GridLayer, answers_to, stream_replies
+from fedge.flower.masked_total import MaskedReduction, partial_sum_of
+from fedge.flower.partial import Reduction, is_partial, nodes_of
+from fedge.flower.plain_total import NUM_CLIENTS
 from fedge.flower.records import content_of_reply, private_copy
 from fedge.flower.secure_messages import (
     RECORD,
@@ -84,12 +86,18 @@ class SecureSum(GridLayer):
         self._run, self._sessions = time.time_ns() // 1_000_000, 0
 
     def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        reduction: Reduction | None = None,
     ) -> Iterator[Message]:
         """Yield failures as they become known, and one synthetic reply at the end."""
         sent = list(messages)
         if not sent or not sent[0].metadata.message_type.startswith("train"):
-            yield from stream_replies(self.inner, sent, timeout=timeout)
+            yield from stream_replies(
+                self.inner, sent, timeout=timeout, reduction=reduction
+            )
             return
         try:
             yield from self._session(sent, timeout)
@@ -193,7 +201,8 @@ class SecureSum(GridLayer):
             plan=plan.to_json(),
         )
         messages = [_message(whole, node, cohort.template) for node in cohort.nodes]
-        for reply in stream_replies(self.inner, messages, timeout=timeout):
+        replies = stream_replies(self.inner, messages, timeout=timeout)
+        for reply in answers_to(messages, replies):
             place = cohort.place_of(reply.metadata.src_node_id)
             try:
                 data = bytes_entry(content_of_reply(reply), "data")
@@ -205,7 +214,9 @@ class SecureSum(GridLayer):
 
     def _collect_masked(self, server: Server, cohort: Cohort) -> Iterator[Message]:
         data_by_place = server.close_advertising()
-        size = server.descriptor.profile.bytes_for(server.descriptor.vector_size)
+        proposed = server.descriptor
+        size = proposed.profile.bytes_for(proposed.vector_size)
+        reduction = MaskedReduction(proposed.profile, proposed.vector_size)
         messages = [
             _message(
                 RecordDict({RECORD: request(Step.mask, data=data)}),
@@ -214,11 +225,14 @@ class SecureSum(GridLayer):
             )
             for place, data in sorted(data_by_place.items())
         ]
-        for reply in self._stream(messages):
-            place = cohort.place_of(reply.metadata.src_node_id)
+        for reply in self._stream(messages, reduction):
+            places = [cohort.place_of(node) for node in nodes_of(reply)]
             try:
-                masked = vector_bytes(content_of_reply(reply), size)
-                server.receive_masked(place, masked)
+                if is_partial(reply):
+                    server.receive_masked_sum(places, partial_sum_of(reply.content))
+                else:
+                    masked = vector_bytes(content_of_reply(reply), size)
+                    server.receive_masked(places[0], masked)
             except PeerError as exc:
                 yield _failure(reply, exc)
 
@@ -263,8 +277,16 @@ class SecureSum(GridLayer):
         content = RecordDict({RECORD: request(step, data=data)})
         return self._stream([_message(content, node, template) for node in nodes])
 
-    def _stream(self, messages: list[Message]) -> Iterator[Message]:
-        return stream_replies(self.inner, messages, timeout=self.config.phase_seconds)
+    def _stream(
+        self, messages: list[Message], reduction: Reduction | None = None
+    ) -> Iterator[Message]:
+        replies = stream_replies(
+            self.inner,
+            messages,
+            timeout=self.config.phase_seconds,
+            reduction=reduction,
+        )
+        return answers_to(messages, replies)
 
     def _synthetic(
         self,

@@ -12,16 +12,18 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedge.flower.layer import GridLayer, stream_replies
+from fedge.flower.partial import Reduction, nodes_of, payload_of
 from fedge.flower.records import payload_bytes
+from fedge.stopwatch import measure_each
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # it grows with every message
 class Traffic:
     """What one phase cost so far.
 
     Attributes:
         messages: messages sent.
-        replies: replies with content.
+        replies: replies with content, those inside partial sums too.
         failures: error replies.
         bytes_down: payload sent to devices, bytes.
         bytes_up: payload of the replies, bytes.
@@ -45,39 +47,48 @@ class Telemetry(GridLayer):
 
     def snapshot(self) -> Mapping[str, Traffic]:
         """Return the counts of each phase up to now."""
-        return dict(self._traffic_by_phase)
+        return {name: replace(t) for name, t in self._traffic_by_phase.items()}
 
     def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        reduction: Reduction | None = None,
     ) -> Iterator[Message]:
-        """Yield the replies as they arrive, counting."""
-        counted = (self._sent(message) for message in messages)
+        """Yield the replies, or partial sums of them, as they arrive, counting."""
+        replies = stream_replies(
+            self.inner, self._sent(messages), timeout=timeout, reduction=reduction
+        )
         last = time.perf_counter()
-        for reply in stream_replies(self.inner, counted, timeout=timeout):
+        for reply in measure_each("grid", replies):
             now = time.perf_counter()
             self._received(reply, now - last)
             yield reply
             last = time.perf_counter()
 
-    def _sent(self, message: Message) -> Message:
-        phase = message.metadata.message_type
-        old = self._traffic_by_phase.get(phase, Traffic())
-        self._traffic_by_phase[phase] = replace(
-            old,
-            messages=old.messages + 1,
-            bytes_down=old.bytes_down + payload_bytes(message.content),
-        )
-        return message
+    def _sent(self, messages: Iterable[Message]) -> Iterator[Message]:
+        counted, num_bytes = None, 0
+        for message in messages:
+            if message.content is not counted:  # a broadcast has one for all
+                counted, num_bytes = message.content, payload_bytes(message.content)
+            traffic = self._traffic_of(message)
+            traffic.messages += 1
+            traffic.bytes_down += num_bytes
+            yield message
 
     def _received(self, reply: Message, seconds: float) -> None:
-        phase = reply.metadata.message_type
-        old = self._traffic_by_phase.get(phase, Traffic())
-        failed = reply.has_error()
-        size = 0 if failed else payload_bytes(reply.content)
-        self._traffic_by_phase[phase] = replace(
-            old,
-            replies=old.replies + (not failed),
-            failures=old.failures + failed,
-            bytes_up=old.bytes_up + size,
-            seconds=old.seconds + seconds,
-        )
+        traffic = self._traffic_of(reply)
+        if reply.has_error():
+            traffic.failures += 1
+        else:
+            traffic.replies += len(nodes_of(reply))
+        traffic.bytes_up += payload_of(reply)
+        traffic.seconds += seconds
+
+    def _traffic_of(self, message: Message) -> Traffic:
+        phase = message.metadata.message_type
+        found = self._traffic_by_phase.get(phase)
+        if found is None:
+            found = self._traffic_by_phase[phase] = Traffic()
+        return found

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedge.arrays import Float32, UInt8
+from fedge.arrays import Float32, Float64, UInt8
 from fedge.config.experiment import MAX_JSON_BYTES
 from fedge.errors import PeerError
+from fedge.flower.batching import Stacked
 from fedge.flower.entries import (
     ARRAYS,
     CONFIG,
@@ -24,11 +25,13 @@ from fedge.flower.entries import (
     read_not_negative,
     read_num_examples,
 )
+from fedge.flower.plain_total import Layout
 from fedge.flower.records import (
     MAX_REASON_LENGTH,
     array_of,
     read_array,
     read_vector,
+    record_of,
 )
 from fedge.flower.secure_plan import ArrayLayout, Plan
 from fedge.strategy import LocalSettings, Scalar
@@ -78,7 +81,7 @@ class TrainRequest:
 
     def to_content(self) -> RecordDict:
         """Return the message's content."""
-        arrays = ArrayRecord({"params": array_of(self.params)})
+        arrays = record_of({"params": array_of(self.params)})
         if self.packed_mask is not None:
             arrays["mask"] = array_of(self.packed_mask)
         config = ConfigRecord(
@@ -160,7 +163,7 @@ class TrainReply:
     def to_content(self) -> RecordDict:
         """Return the message's content."""
         metrics = MetricRecord({NUM_EXAMPLES: self.num_examples, TRAIN_LOSS: self.loss})
-        arrays = ArrayRecord({"delta": array_of(self.delta)})
+        arrays = record_of({"delta": array_of(self.delta)})
         return RecordDict({ARRAYS: arrays, METRICS: metrics})
 
     @classmethod
@@ -179,16 +182,25 @@ class TrainReply:
         )
 
 
-def check_train_reply(content: RecordDict, *, size: int) -> None:
-    """Raise PeerError unless this is one device's training reply, and nothing more.
+def train_reply_layout(size: int) -> Layout:
+    """Return what a device's training reply consists of, and nothing more.
 
-    The first reply decides what a sum is made of, so it must not hold what the others
-    do not have.
+    Args:
+        size: coordinates of an update.
     """
-    TrainReply.from_content(content, size=size)
-    names = set(content), set(arrays_of(content)), set(metrics_of(content))
-    if names != ({ARRAYS, METRICS}, {"delta"}, {NUM_EXAMPLES, TRAIN_LOSS}):
-        raise PeerError("reply: holds more than a delta, its weight and its loss")
+    return Layout(ARRAYS, METRICS, (("delta", "float32", (size,)),), (TRAIN_LOSS,))
+
+
+def stacked_replies(deltas: Float32, num_examples: Float64, losses: Float64) -> Stacked:
+    """Return the training replies of several clients at once.
+
+    Args:
+        deltas: of each client, float32, shape (K, d).
+        num_examples: float64, shape (K,).
+        losses: mean training losses, float64, shape (K,).
+    """
+    metrics = {NUM_EXAMPLES: num_examples, TRAIN_LOSS: losses}
+    return Stacked({"delta": deltas}, metrics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +220,7 @@ class EvaluateRequest:
     def to_content(self) -> RecordDict:
         """Return the message's content."""
         config = ConfigRecord({"task": self.task, "spec": self.spec_digest})
-        arrays = ArrayRecord({"params": array_of(self.params)})
+        arrays = record_of({"params": array_of(self.params)})
         return RecordDict({ARRAYS: arrays, CONFIG: config})
 
     @classmethod

@@ -107,6 +107,11 @@ class TrustStore:
         self._record = folder / "accepted.json"
         self._metadata = folder / "metadata"
 
+    @property
+    def is_provisioned(self) -> bool:
+        """Whether this device has been given a root to trust."""
+        return self._root.exists()
+
     def provision(self, root: bytes) -> None:
         """Trust this first root from now on; the same one again changes nothing.
 

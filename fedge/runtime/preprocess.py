@@ -48,5 +48,7 @@ class Normalization:
             if raw.ndim < 2 or raw.shape[1] != mean.size:
                 raise ValueError(f"shape {raw.shape} does not fit {mean.size} channels")
             mean, std = (v.reshape(-1, *[1] * (raw.ndim - 2)) for v in (mean, std))
-        result: AnyArray = (raw.astype(np.float32) - mean) / std
+        result: AnyArray = raw.astype(np.float32)
+        result -= mean
+        result /= std
         return result

@@ -8,7 +8,7 @@ aborted and what was added is of no use to anybody.
 Source: Bell et al. (2020), figure 1; unmasking rule of Bonawitz et al. (2017).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -31,7 +31,7 @@ from fedge.secagg.messages import (
 from fedge.secagg.packing import add_packed
 from fedge.secagg.pairwise import commitment_of, pair_mask, self_mask
 from fedge.secagg.recovery import Check, recover
-from fedge.secagg.ring import decode_sum
+from fedge.secagg.ring import RingArray, decode_sum
 from fedge.secagg.roster import Roster
 from fedge.secagg.session import Descriptor
 from fedge.secagg.transitions import ServerPhase, next_server_phase
@@ -156,6 +156,30 @@ class Server:
             raise PeerError(f"participant {index} was not asked for its update")
         add_packed(self._total, data, self.descriptor.profile)
         self._survived.add(index)
+
+    def receive_masked_sum(self, indices: Sequence[int], total: RingArray) -> None:
+        """Add the masked updates of several clients that were added up before.
+
+        For simulations, where clients of one process are summed there; whoever hands
+        this over is trusted as the server itself is.
+
+        Args:
+            indices: the clients in the sum, each once.
+            total: sum of their masked updates, in the ring's word, shape (m,).
+
+        Raises:
+            PeerError: for one of them, as `receive_masked`; nothing was added.
+        """
+        if len(set(indices)) < len(indices):
+            raise PeerError("partial sum: names a participant twice")
+        for index in indices:
+            self._expect(ServerPhase.masking, index, self._survived)
+            if index not in self._asked:
+                raise PeerError(f"participant {index} was not asked for its update")
+        if total.shape != self._total.shape or total.dtype != self._total.dtype:
+            raise PeerError(f"partial sum: {total.dtype} of shape {total.shape}")
+        np.add(self._total, total, out=self._total)
+        self._survived.update(indices)
 
     def close_masking(self) -> bytes:
         """End trip 2; return the bitmap of the survivors.

@@ -1,8 +1,9 @@
-"""A network whose trainable parameters and gradients are one vector each.
+"""A network whose trainable parameters are views of one vector.
 
-Every operation of a training step besides forward and backward (optimizer, clipping,
-proximal term, mask) is then one call on one tensor instead of one for each layer, which
-is a good part of a step of a small model.
+The global model comes as one vector and the update goes as one: here it is trained in
+place, so that each is one copy and nothing is put together layer by layer. Gradients
+stay with the parameters: adding them up in a vector of their own would read and write a
+large model once more in every step.
 """
 
 import math
@@ -32,8 +33,15 @@ class Layout:
     shapes: tuple[tuple[int, ...], ...]
     orders: tuple[tuple[int, ...], ...]
 
+    @property
+    def is_logical(self) -> bool:
+        """Whether memory order is logical order for all parameters."""
+        return all(order == tuple(range(len(order))) for order in self.orders)
+
     def to_memory(self, vector: AnyArray) -> AnyArray:
         """Return a copy with the values in memory order; `vector` in logical order."""
+        if self.is_logical:
+            return vector.copy()
         parts = self._parts(vector, self.shapes)
         moved = (
             part.transpose(order).reshape(-1)
@@ -42,7 +50,9 @@ class Layout:
         return np.concatenate([vector[:0], *moved])
 
     def from_memory(self, vector: AnyArray) -> AnyArray:
-        """Undo `to_memory`."""
+        """Undo `to_memory`; where both orders are one, return the vector itself."""
+        if self.is_logical:
+            return vector
         parts = self._parts(vector, self._stored_shapes())
         moved = (
             part.transpose(_inverse(order)).reshape(-1)
@@ -105,24 +115,22 @@ def _order(parameter: nn.Parameter) -> tuple[int, ...]:
 
 @contextmanager
 def as_views(
-    parameters: Sequence[nn.Parameter], layout: Layout, values: Tensor, grad: Tensor
+    parameters: Sequence[nn.Parameter], layout: Layout, values: Tensor
 ) -> Iterator[None]:
-    """Let the parameters and their gradients be views of two vectors for a while.
+    """Let the parameters be views of a vector for a while.
 
     Guarantee: afterwards every parameter has its own storage and no gradient again,
     also after an exception.
 
     Args:
-        parameters: of a network, on the vectors' device.
+        parameters: of a network, on the vector's device.
         layout: of these parameters.
         values: float32, shape (d,), in memory order.
-        grad: like `values`; backward passes add to it.
     """
     own = [parameter.data for parameter in parameters]
     try:
-        views = zip(layout.views(values), layout.views(grad), strict=True)
-        for parameter, (value, slope) in zip(parameters, views, strict=True):
-            parameter.data, parameter.grad = value, slope
+        for parameter, value in zip(parameters, layout.views(values), strict=True):
+            parameter.data, parameter.grad = value, None
         yield
     finally:
         for parameter, data in zip(parameters, own, strict=True):

@@ -29,3 +29,22 @@ def mean_loss(outputs: Tensor, targets: Tensor, task: Task) -> Tensor:
             return F.mse_loss(outputs.reshape(targets.shape), targets)
         case _:
             assert_never(task)
+
+
+def example_losses(outputs: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """Return each example's loss, float32 (n,); arguments as `mean_loss`.
+
+    Guarantee: their mean is `mean_loss`, up to rounding.
+    """
+    match task:
+        case Task.classification:
+            return F.cross_entropy(outputs, targets, reduction="none")
+        case Task.next_token:
+            tokens = F.cross_entropy(
+                outputs.flatten(0, 1), targets.flatten(), reduction="none"
+            )
+            return tokens.view(targets.shape).mean(1)
+        case Task.regression:
+            return F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none")
+        case _:
+            assert_never(task)

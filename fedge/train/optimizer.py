@@ -1,4 +1,4 @@
-"""SGD and Adam on one flat vector.
+"""SGD and Adam on one flat vector, or on the rows of a matrix.
 
 PyTorch's own optimizers spend much of their time on bookkeeping; on one vector the
 update is a few lines. Tested to give the same values as `torch.optim`.
@@ -28,11 +28,12 @@ def make_update(config: TrainConfig, values: Tensor, learning_rate: float) -> Up
 
     Args:
         config: optimizer, momentum, weight decay.
-        values: float32, shape (d,); changed in place by each step.
+        values: float32, shape (d,) or (K, ...); changed in place by each step.
         learning_rate: of this round, > 0.
 
     Returns:
-        The step; it may overwrite the gradient it is given, float32, shape (d,).
+        The step. It may overwrite the gradient it is given, float32, of the shape of
+        `values` or of its first rows; then only those rows move.
     """
     match config.optimizer:
         case OptimizerName.sgd:
@@ -43,16 +44,23 @@ def make_update(config: TrainConfig, values: Tensor, learning_rate: float) -> Up
             assert_never(config.optimizer)
     if config.weight_decay == 0.0:
         return step
-    return lambda grad: step(grad.add_(values, alpha=config.weight_decay))
+    return lambda grad: step(grad.add_(values[: len(grad)], alpha=config.weight_decay))
 
 
 def _sgd(values: Tensor, learning_rate: float, momentum: float) -> Update:
+    if momentum == 0.0:
+        return lambda grad: _descend(values, grad, learning_rate)
     velocity = torch.zeros_like(values)
 
     def step(grad: Tensor) -> None:
-        values.sub_(velocity.mul_(momentum).add_(grad), alpha=learning_rate)
+        moved = velocity[: len(grad)].mul_(momentum).add_(grad)
+        _descend(values, moved, learning_rate)
 
     return step
+
+
+def _descend(values: Tensor, direction: Tensor, learning_rate: float) -> None:
+    values[: len(direction)].sub_(direction, alpha=learning_rate)
 
 
 def _adam(values: Tensor, learning_rate: float) -> Update:
@@ -62,11 +70,12 @@ def _adam(values: Tensor, learning_rate: float) -> Update:
     def step(grad: Tensor) -> None:
         nonlocal num_steps
         num_steps += 1
-        mean.lerp_(grad, 1.0 - _BETA1)
-        square.mul_(_BETA2).addcmul_(grad, grad, value=1.0 - _BETA2)
+        rows = slice(len(grad))
+        mean[rows].lerp_(grad, 1.0 - _BETA1)
+        square[rows].mul_(_BETA2).addcmul_(grad, grad, value=1.0 - _BETA2)
         correction = math.sqrt(1.0 - _BETA2**num_steps)
         size = learning_rate / (1.0 - _BETA1**num_steps)
-        deviation = square.sqrt().div_(correction).add_(_EPSILON)
-        values.addcdiv_(mean, deviation, value=-size)
+        deviation = square[rows].sqrt().div_(correction).add_(_EPSILON)
+        values[rows].addcdiv_(mean[rows], deviation, value=-size)
 
     return step

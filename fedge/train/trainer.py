@@ -1,8 +1,9 @@
 """One device's work in one round: from the global model to an update of it.
 
-Forward and backward are PyTorch's; everything else of a step acts on one flat vector
-(fedge/train/flat.py). Not in here: what happens to the update afterwards (clipping for
-privacy, masking, sending), and any memory from one round to the next.
+The network's parameters are views of one flat vector meanwhile (fedge/train/flat.py),
+so that the model comes and goes without being put together. Not in here: what happens
+to the update afterwards (clipping for privacy, masking, sending), and any memory from
+one round to the next.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -92,14 +93,14 @@ def train_locally(
     if len(examples) == 0:
         raise DataError(f"{info.name}: this device has no examples to train on")
     spec, place = spec_of(model), torch.device(device)
-    start = _start_of(params, mask, spec)
+    start = start_of(params, mask, spec)
     inputs, targets = tensors_of(examples, info, place)
     sizes = batch_sizes(
         len(examples), config.batch_size, avoid_one=bool(batch_norms(model))
     )
     num_steps = config.steps or config.epochs * len(sizes)
     _prepare(model.to(place), spec, start, smallest_batch=min(sizes))
-    flat = _flat_of(model, start, mask, place)
+    flat = _flat_of(model, start, mask, place, proximal_mu=local.proximal_mu)
     step = _make_step(
         model,
         flat,
@@ -118,10 +119,9 @@ def train_locally(
             config=config,
             rng=rng,
         )
-    final = params_of(model, spec)
-    final[: spec.num_trainable] = flat.trained()
-    _check_trained(final, loss, learning_rate)
-    return LocalUpdate(final - params, len(examples), loss, num_steps)
+    delta = _delta(model, flat.trained(), params, spec)
+    _check_trained(delta, loss, learning_rate)
+    return LocalUpdate(delta, len(examples), loss, num_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,22 +131,20 @@ class _Flat:
     Attributes:
         parameters: of the network.
         layout: their order in memory, which is that of the vectors below.
-        start: where training begins, float32, shape (d,).
-        values: where it is now; starts as a copy of `start`.
-        grad: the gradient there.
+        start: where training begins, float32, shape (d,); None if nobody asks.
+        values: where it is now.
         pruned: True where values stay 0; None for nowhere.
     """
 
     parameters: Sequence[nn.Parameter]
     layout: Layout
-    start: Tensor
+    start: Tensor | None
     values: Tensor
-    grad: Tensor
     pruned: Tensor | None
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Let the network compute with `values` and `grad`."""
-        return as_views(self.parameters, self.layout, self.values, self.grad)
+        """Let the network compute with `values`."""
+        return as_views(self.parameters, self.layout, self.values)
 
     def trained(self) -> Float32:
         """Return `values` in the order of the model's spec."""
@@ -154,7 +152,15 @@ class _Flat:
         return vector
 
 
-def _start_of(params: Float32, mask: Bool | None, spec: ModelSpec) -> Float32:
+def start_of(params: Float32, mask: Bool | None, spec: ModelSpec) -> Float32:
+    """Return the values that local training begins with: pruned ones are 0.
+
+    Raises:
+        ValueError: there are more or fewer values than the model has, or the mask has
+            another shape or type, or prunes a buffer.
+    """
+    if params.shape != (spec.size,):
+        raise ValueError(f"params: need shape ({spec.size},), got {params.shape}")
     if mask is None:
         return params
     if mask.shape != (spec.size,) or mask.dtype != np.bool_:
@@ -172,23 +178,28 @@ def _prepare(
     model.train()
     for norm in batch_norms(model):
         norm.reset_running_stats()  # also a counter that the vector does not have
-    set_params(model, spec, start)
+    _set_buffers(model, spec, start)
     if smallest_batch == 1:
         freeze_batch_norms(model)
 
 
 def _flat_of(
-    model: nn.Module, start: Float32, mask: Bool | None, place: torch.device
+    model: nn.Module,
+    start: Float32,
+    mask: Bool | None,
+    place: torch.device,
+    *,
+    proximal_mu: float,
 ) -> _Flat:
     parameters = [part for part in model.parameters() if part.requires_grad]
     layout = layout_of(parameters)
     size = sum(part.numel() for part in parameters)
     first = torch.from_numpy(layout.to_memory(start[:size])).to(place)
+    kept = first.clone() if proximal_mu > 0.0 else None
     pruned = None
     if mask is not None:
         pruned = torch.from_numpy(~layout.to_memory(mask[:size])).to(place)
-    grad = torch.zeros_like(first)
-    return _Flat(parameters, layout, first, first.clone(), grad, pruned)
+    return _Flat(parameters, layout, kept, first, pruned)
 
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -222,29 +233,48 @@ def _make_step(
     proximal_mu: float,
     learning_rate: float,
 ) -> Step:
-    update = make_update(config, flat.values, learning_rate)
+    values = flat.layout.views(flat.values)
+    starts = [] if flat.start is None else flat.layout.views(flat.start)
+    pruned = None if flat.pruned is None else flat.layout.views(flat.pruned)
+    updates = [make_update(config, value, learning_rate) for value in values]
 
     def step(inputs: Tensor, targets: Tensor) -> Tensor:
-        flat.grad.zero_()
+        for parameter in flat.parameters:
+            parameter.grad = None
         with _arithmetic(config.precision, inputs.device):
             loss = mean_loss(model(inputs), targets, task)
         loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
-        _adjust_gradient(flat, proximal_mu, config.clip_norm)
-        update(flat.grad)
+        grads = [_gradient(parameter) for parameter in flat.parameters]
+        if proximal_mu > 0.0:
+            # Gradient of 0.5 * mu * |w - w_start|**2; Li et al. (2020),
+            # arXiv:1812.06127.
+            for grad, value, start in zip(grads, values, starts, strict=True):
+                grad.add_(value - start, alpha=proximal_mu)
+        if pruned is not None:
+            # Filled rather than multiplied: 0 * inf would be nan.
+            for grad, flags in zip(grads, pruned, strict=True):
+                grad.masked_fill_(flags, 0.0)
+        _clip(grads, config.clip_norm)
+        for update, grad in zip(updates, grads, strict=True):
+            update(grad)
         return loss.detach()
 
     return step
 
 
-def _adjust_gradient(flat: _Flat, proximal_mu: float, clip_norm: float) -> None:
-    if proximal_mu > 0.0:
-        # Gradient of 0.5 * mu * |w - w_start|**2; Li et al. (2020), arXiv:1812.06127.
-        flat.grad.add_(flat.values - flat.start, alpha=proximal_mu)
-    if flat.pruned is not None:
-        # Filled rather than multiplied: 0 * inf would be nan.
-        flat.grad.masked_fill_(flat.pruned, 0.0)
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """Return a parameter's gradient; zeros if the loss does not depend on it."""
+    grad = parameter.grad
+    return torch.zeros_like(parameter) if grad is None else grad
+
+
+def _clip(grads: Sequence[Tensor], clip_norm: float) -> None:
+    """Shorten the gradient to this norm if it is longer; 0 leaves it."""
     if clip_norm > 0.0:
-        flat.grad.mul_((clip_norm / (flat.grad.norm() + 1e-6)).clamp(max=1.0))
+        norm = torch.stack([grad.norm() for grad in grads]).norm()
+        factor = (clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        for grad in grads:
+            grad.mul_(factor)
 
 
 def _arithmetic(
@@ -275,9 +305,27 @@ def _own_randomness(seed: int, place: torch.device) -> Iterator[None]:
         yield
 
 
-def _check_trained(final: Float32, loss: float, learning_rate: float) -> None:
-    check_finite(
-        np.append(final, loss),
+def _set_buffers(model: nn.Module, spec: ModelSpec, start: Float32) -> None:
+    """Copy what is not trained into the network; the rest is used where it is."""
+    if spec.num_trainable < spec.size:
+        set_params(model, spec, start)
+
+
+def _delta(
+    model: nn.Module, trained: Float32, params: Float32, spec: ModelSpec
+) -> Float32:
+    """Return the trained model minus the global one; `trained` is overwritten."""
+    if spec.num_trainable == spec.size:
+        return np.subtract(trained, params, out=trained)
+    final = params_of(model, spec)
+    final[: spec.num_trainable] = trained
+    return np.subtract(final, params, out=final)
+
+
+def _check_trained(delta: Float32, loss: float, learning_rate: float) -> None:
+    name = (
         f"model after local training (lower train.learning_rate, {learning_rate:g} "
-        f"now, or set train.clip_norm)",
+        f"now, or set train.clip_norm)"
     )
+    check_finite(delta, name)
+    check_finite(np.array([loss]), name)

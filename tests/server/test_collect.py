@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fedge.aggregation import UpdateMatrix, WeightedSum
 from fedge.arrays import Float32
 from fedge.flower import LocalGrid, PlainSum
+from fedge.flower.partial import Reduction
 from fedge.flower.wire import TRAIN, TrainReply
 from fedge.strategy import Needs
 from server.collect import Answers, collect
@@ -28,7 +29,11 @@ class Scripted(LocalGrid):
         self.answered = 0
 
     def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        reduction: Reduction | None = None,
     ) -> Iterator[Message]:
         sent = list(messages)
         for index in self.order:

@@ -6,14 +6,17 @@ import pytest
 
 from fedge.config import (
     Augmentation,
+    CrashMoment,
     DataConfig,
     DataKind,
     Experiment,
+    FaultsConfig,
     FleetConfig,
     ModelConfig,
     ModelName,
     PartitionConfig,
     PartitionKind,
+    ReleaseConfig,
     RunConfig,
     Task,
     TrainConfig,
@@ -25,6 +28,9 @@ from server.compatibility import check_compatible
 IID = PartitionConfig(kind=PartitionKind.iid)
 NATURAL = PartitionConfig(kind=PartitionKind.natural)
 OWNED = DataConfig(natural_clients=True)
+AT_THE_PUSH = FaultsConfig(
+    crash_coordinator_round=1, crash_coordinator_at=CrashMoment.pushing
+)
 
 
 def problems(experiment: Experiment) -> list[str]:
@@ -72,6 +78,24 @@ def problems(experiment: Experiment) -> list[str]:
             ),
             ["train.augment: flip", "data=digits (table)", "use none or noise"],
         ),
+        (
+            Experiment(faults=FaultsConfig(crash_coordinator_round=21)),
+            ["faults.crash_coordinator_round: 21", "run.rounds: 20", "or 0"],
+        ),
+        (
+            Experiment(faults=FaultsConfig(disk_full_round=21)),
+            ["faults.disk_full_round: 21", "run.rounds: 20", "or 0"],
+        ),
+        (
+            Experiment(
+                faults=FaultsConfig(crash_coordinator_round=2, disk_full_round=2)
+            ),
+            ["faults.disk_full_round: 2", "faults.crash_coordinator_round"],
+        ),
+        (
+            Experiment(release=ReleaseConfig(enabled=False), faults=AT_THE_PUSH),
+            ["faults.crash_coordinator_at: pushing", "release=signed"],
+        ),
     ],
 )
 def test_a_contradiction_is_the_only_problem_and_names_both_sides(
@@ -92,6 +116,8 @@ def test_a_contradiction_is_the_only_problem_and_names_both_sides(
         lambda: Experiment(data=DataConfig(task=Task.regression), partition=IID),
         lambda: Experiment(data=DataConfig(loader="uci_har", root="/data")),
         lambda: Experiment(data=DataConfig(loader="mine:load")),
+        lambda: Experiment(release=ReleaseConfig(enabled=True), faults=AT_THE_PUSH),
+        lambda: Experiment(faults=FaultsConfig(disk_full_round=20)),
         lambda: Experiment(model=ModelConfig(name=ModelName.gru, builder="mine:model")),
     ],
 )

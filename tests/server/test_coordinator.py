@@ -69,9 +69,11 @@ def run(
     *,
     app: ClientApp = client_app,
     stop_after: int = -1,
+    workers: int | None = None,
 ) -> Watcher:
     watcher = Watcher(stop_after)
-    grid = LocalGrid(app, num_clients=experiment.fleet.num_devices)
+    num_devices = experiment.fleet.num_devices
+    grid = LocalGrid(app, num_clients=num_devices, workers=workers)
     coordinate(grid, experiment, folder, watcher)
     return watcher
 
@@ -240,7 +242,7 @@ def test_too_few_answers_are_tried_again_with_another_cohort(tmp_path: Path) -> 
         return message.metadata.group_id == "1.0"
 
     experiment = experiment_of("run.min_answers=3")
-    watcher = run(experiment, tmp_path, app=app_with(first_try_fails))
+    watcher = run(experiment, tmp_path, app=app_with(first_try_fails), workers=0)
     assert [record.attempts for record in watcher.rounds] == [1, 2, 1]
     cohorts = {g: {n for h, n in asked if h == g} for g, _ in asked}
     assert cohorts["1.0"] != cohorts["1.1"]

@@ -214,3 +214,44 @@ def test_a_vector_of_no_values_can_be_added() -> None:
     total = ExactSum(0)
     total.add(np.zeros(0, np.float32), 2.0)
     assert total.mean().shape == (0,)
+
+
+@given(terms(ANY_WEIGHT), terms(ANY_WEIGHT))
+@settings(deadline=None, max_examples=100)
+def test_a_sum_made_of_its_parts_goes_on_like_the_sum_itself(
+    before: list[Term], after: list[Term]
+) -> None:
+    units, numbers = sum_of(before).parts()
+    again = ExactSum.from_parts(units.copy(), dict(numbers))
+    for vector, weight in after:
+        again.add(vector, weight)
+    assert bits(again) == bits(sum_of([*before, *after]))
+
+
+def test_parts_remember_how_much_still_fits() -> None:
+    total = ExactSum(1)
+    total.add(np.array([LIMIT * 0.75]), 1.0)
+    again = ExactSum.from_parts(*total.parts())
+    with pytest.raises(PeerError, match="does not fit"):
+        again.add(np.array([LIMIT / 2]), 1.0)
+
+
+@given(terms(ANY_WEIGHT))
+@settings(deadline=None, max_examples=100)
+def test_the_rows_of_a_matrix_are_added_as_if_one_by_one(added: list[Term]) -> None:
+    total = ExactSum(SIZE)
+    matrix = np.stack([vector for vector, _ in added])
+    total.add_many(matrix, np.array([weight for _, weight in added]))
+    assert bits(total) == bits(sum_of(added))
+
+
+@pytest.mark.parametrize(
+    ("bad_row", "bad_weight"),
+    [(np.nan, 1.0), (np.inf, 1.0), (LIMIT, 1.0), (1.0, 0.0), (1.0, -1.0), (1.0, LIMIT)],
+)
+def test_a_bad_row_leaves_the_sum_unchanged(bad_row: float, bad_weight: float) -> None:
+    total, rows = sum_of([(np.ones(SIZE), 1.0)]), np.ones((2, SIZE))
+    rows[1, 2] = bad_row
+    with pytest.raises(PeerError):
+        total.add_many(rows, np.array([1.0, bad_weight]))
+    assert bits(total) == bits(sum_of([(np.ones(SIZE), 1.0)]))

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -16,16 +16,18 @@ MakeData = Callable[..., FederatedData]
 LABELS = np.repeat(np.arange(10), np.arange(20, 120, 10)).tolist()
 OWNERS = (np.arange(len(LABELS)) % 30).tolist()
 NUM_CLIENTS = st.integers(10, 30)
+# Under `bootstrap` clients share examples.
+SPLITS = [kind for kind in PartitionKind if kind is not PartitionKind.bootstrap]
 SEEDS = st.integers(0, 2**63)
 
 
 def _split(
     data: FederatedData, config: PartitionConfig, num_clients: int, seed: int = 0
-) -> list[Int64]:
+) -> Sequence[Int64]:
     return partition(data, config, num_clients=num_clients, seed=seed)
 
 
-def _lists(parts: list[Int64]) -> list[list[int]]:
+def _lists(parts: Sequence[Int64]) -> list[list[int]]:
     return [part.tolist() for part in parts]
 
 
@@ -33,7 +35,7 @@ def _config(kind: PartitionKind, min_examples: int = 3) -> PartitionConfig:
     return PartitionConfig(kind=kind, min_examples=min_examples)
 
 
-@pytest.mark.parametrize("kind", list(PartitionKind))
+@pytest.mark.parametrize("kind", SPLITS)
 @settings(deadline=None, max_examples=8)
 @given(num_clients=NUM_CLIENTS, seed=SEEDS)
 def test_no_example_has_two_clients_and_each_client_has_one(
@@ -47,7 +49,7 @@ def test_no_example_has_two_clients_and_each_client_has_one(
     assert all((np.diff(part) > 0).all() and part.dtype == np.int64 for part in parts)
 
 
-@pytest.mark.parametrize("kind", list(PartitionKind))
+@pytest.mark.parametrize("kind", SPLITS)
 def test_every_example_has_a_client(kind: PartitionKind, make_data: MakeData) -> None:
     parts = _split(make_data(LABELS, OWNERS), _config(kind), 30)
     np.testing.assert_array_equal(
@@ -55,7 +57,7 @@ def test_every_example_has_a_client(kind: PartitionKind, make_data: MakeData) ->
     )
 
 
-@pytest.mark.parametrize("kind", list(PartitionKind))
+@pytest.mark.parametrize("kind", SPLITS)
 def test_the_seed_alone_decides(kind: PartitionKind, make_data: MakeData) -> None:
     data, config = make_data(LABELS, OWNERS), _config(kind)
     first = _split(data, config, 12, seed=1)
@@ -104,7 +106,7 @@ def test_dirichlet_gives_what_flowers_partitioner_gives(make_data: MakeData) -> 
     assert _lists(ours) == expected
 
 
-def _label_skew(data: FederatedData, parts: list[Int64]) -> float:
+def _label_skew(data: FederatedData, parts: Sequence[Int64]) -> float:
     """Return the mean share of a client's most frequent label."""
     counts = [np.bincount(data.train.targets[part]) for part in parts]
     return float(np.mean([count.max() / count.sum() for count in counts]))
@@ -138,7 +140,7 @@ def test_dirichlet_that_cannot_work_names_the_settings_to_change(
 
 def test_one_client_gets_everything(make_data: MakeData) -> None:
     data = make_data([0, 1, 1, 0, 1, 1], owners=[0] * 6)
-    for kind in PartitionKind:
+    for kind in SPLITS:
         config = PartitionConfig(kind=kind, min_examples=2, shards_per_client=2)
         assert _lists(_split(data, config, 1)) == [[0, 1, 2, 3, 4, 5]]
 
@@ -247,10 +249,25 @@ def test_label_skew_without_labels_is_refused_with_the_alternatives(
         _split(numbers, _config(kind), 10)
 
 
-@pytest.mark.parametrize("kind", list(PartitionKind))
+@pytest.mark.parametrize("kind", SPLITS)
 @pytest.mark.parametrize("num_clients", [0, 7])
 def test_a_number_of_clients_out_of_range_is_refused(
     kind: PartitionKind, num_clients: int, make_data: MakeData
 ) -> None:
     with pytest.raises(ConfigError, match=r"fleet\.num_devices: \d not in \[1, 6\]"):
         _split(make_data([0, 1] * 3, owners=[0] * 6), _config(kind), num_clients)
+
+
+def test_a_million_clients_draw_their_own_examples(make_data: MakeData) -> None:
+    config = PartitionConfig(kind=PartitionKind.bootstrap, examples_per_client=30)
+    parts = _split(make_data(LABELS), config, 1_000_000, seed=3)
+    assert len(parts) == 1_000_000
+    first, last = parts[0], parts[999_999]
+    assert len(first) == len(last) == 30
+    assert not np.array_equal(first, last)
+    assert 0 <= min(first.min(), last.min()) <= max(first.max(), last.max())
+    assert max(first.max(), last.max()) < len(LABELS)
+    np.testing.assert_array_equal(parts[0], first)
+    np.testing.assert_array_equal(_lists(parts[:2]), _lists([parts[0], parts[1]]))
+    with pytest.raises(IndexError):
+        _ = parts[1_000_000]

@@ -56,5 +56,5 @@ def test_without_flower_datasets_the_message_names_what_works() -> None:
         text=True,
         check=True,
     )
-    assert "need the package 'flwr_datasets'" in result.stdout
+    assert "needs the package 'flwr_datasets'" in result.stdout
     assert "shards, natural or quantity" in result.stdout

@@ -21,7 +21,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedge.flower import LocalGrid, PlainSum
-from fedge.flower.plain_sum import NUM_CLIENTS
+from fedge.flower.partial import Reduction
+from fedge.flower.plain_total import NUM_CLIENTS
 from fedge.flower.records import array_of, read_array
 
 SIZE = 50
@@ -37,7 +38,11 @@ class Scripted(LocalGrid):
         self.sent = 0
 
     def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        reduction: Reduction | None = None,
     ) -> Iterator[Message]:
         for message, content in zip(messages, self.contents, strict=True):
             self.sent += 1
@@ -304,7 +309,7 @@ def test_memory_does_not_grow_with_the_cohort() -> None:
             values = np.full(size, next(serial) / 1000, np.float32)
             return Message(reply({"w": values}), reply_to=message)
 
-        grid = PlainSum(LocalGrid(app, num_clients=num_clients))
+        grid = PlainSum(LocalGrid(app, num_clients=num_clients, workers=0))
         nodes = list(grid.get_node_ids())
         messages = [Message(content, node, "train") for node in nodes]
         tracemalloc.start()

@@ -23,6 +23,7 @@ from fedge.enrolment.key_files import read_public
 from fedge.errors import ConfigError
 from fedge.flower import GridLayer, LocalGrid, PlainSum, SecureSum, secure_mod
 from fedge.flower.layer import stream_replies
+from fedge.flower.partial import Reduction
 from fedge.flower.records import array_of, payload_bytes, read_array
 from fedge.flower.secure_messages import Step, step_of
 from fedge.flower.secure_plan import ArrayLayout, Plan
@@ -76,7 +77,10 @@ def settings(
 
 
 class Dropper(GridLayer):
-    """Loses the answers of some nodes to one step, and keeps what it saw."""
+    """Loses the answers of some nodes to one step, and keeps what it saw.
+
+    It looks at single replies, so none are added up below.
+    """
 
     def __init__(
         self, inner: LocalGrid, step: Step | None, nodes: Iterable[int]
@@ -85,7 +89,11 @@ class Dropper(GridLayer):
         self.step, self.nodes, self.seen = step, set(nodes), list[Message]()
 
     def stream(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,
+        reduction: Reduction | None = None,
     ) -> Iterator[Message]:
         sent = list(messages)
         steps = {m.metadata.dst_node_id: step_of(m.content) for m in sent}
@@ -96,8 +104,8 @@ class Dropper(GridLayer):
                 yield reply
 
 
-def grid_of(app: ClientApp | None = None) -> LocalGrid:
-    return LocalGrid(app or make_app(), num_clients=NUM_CLIENTS)
+def grid_of(app: ClientApp | None = None, workers: int | None = None) -> LocalGrid:
+    return LocalGrid(app or make_app(), num_clients=NUM_CLIENTS, workers=workers)
 
 
 def mean_of(clients: Iterable[int]) -> Float32:
@@ -213,7 +221,8 @@ def test_nothing_secret_is_left_after_a_session() -> None:
         reply: Message = call_next(message, context)
         return reply
 
-    ask(SecureSum(grid_of(make_app(mods=(remember, secure_mod))), settings()))
+    app = make_app(mods=(remember, secure_mod))
+    ask(SecureSum(grid_of(app, workers=0), settings()))
     assert len(contexts) == NUM_CLIENTS
     for context in contexts.values():
         state = context.state["fedge.secagg.state"]
@@ -370,7 +379,8 @@ def test_a_device_that_borrows_anothers_certificate_is_left_out() -> None:
 
     app = make_app(mods=(borrow, secure_mod))
     # Only the first is who it says: six take a certificate whose key they have not.
-    (reply,) = ask(SecureSum(LocalGrid(app, num_clients=6), settings()))
+    local = LocalGrid(app, num_clients=6, workers=0)
+    (reply,) = ask(SecureSum(local, settings()))
     assert "1 of 6 devices can take part" in str(reply.error.reason)
 
 

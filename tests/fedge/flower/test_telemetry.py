@@ -16,7 +16,7 @@ UP = RecordDict(
 )
 
 
-def base(num_clients: int = 4) -> LocalGrid:
+def base(num_clients: int = 4, workers: int | None = None) -> LocalGrid:
     app = ClientApp()
 
     def handle(message: Message, context: Context) -> Message:
@@ -26,7 +26,7 @@ def base(num_clients: int = 4) -> LocalGrid:
 
     for category in (app.train, app.evaluate, app.query):
         category()(handle)
-    return LocalGrid(app, num_clients=num_clients)
+    return LocalGrid(app, num_clients=num_clients, workers=workers)
 
 
 def messages(grid: LocalGrid, kind: str) -> list[Message]:
@@ -64,7 +64,7 @@ def test_a_snapshot_does_not_change_any_more() -> None:
 
 
 def test_below_a_sum_only_those_are_counted_that_were_asked() -> None:
-    grid = base()
+    grid = base(workers=0)
     telemetry = Telemetry(grid)
     (failure, one) = PlainSum(telemetry, enough=2).stream(messages(grid, "train"))
     assert failure.has_error()

@@ -1,0 +1,1 @@
+"""A ServerApp and a ClientApp of Flower's Message API; nothing of fedge is in here."""
