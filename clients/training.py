@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 
 from clients.device import Device
 from clients.learner import Learner, learner_of
@@ -12,6 +12,7 @@ from fedge.arrays import Bool
 from fedge.compress.prune import unpack_mask
 from fedge.errors import PeerError
 from fedge.flower.batching import Computed, computed
+from fedge.flower.entries import arrays_of, config_of
 from fedge.flower.wire import (
     TRAIN,
     EvaluateReply,
@@ -116,9 +117,33 @@ def train_together(
 
 def _read(message: Message, device: Device) -> tuple[Learner, TrainRequest]:
     learner = learner_of(task_of(message.content), device.data_root, device.allow)
-    request = TrainRequest.from_content(message.content, size=learner.spec.size)
-    learner.check_spec(request.spec_digest)
-    return learner, request
+    return learner, _REQUESTS.read(message.content, learner)
+
+
+class _Requests:
+    """The last request that was read: simulated clients of a round get the same one.
+
+    The same bytes and the same settings need not be checked again.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._arrays: list[bytes] = []
+        self._request: TrainRequest | None = None
+
+    def read(self, content: RecordDict, learner: Learner) -> TrainRequest:
+        """Return the request; raise PeerError if it is malformed."""
+        arrays = [array.data for array in arrays_of(content).values()]
+        key = (learner, *map(id, arrays), list(config_of(content).items()))
+        if self._request is None or key != self._key:
+            request = TrainRequest.from_content(content, size=learner.spec.size)
+            learner.check_spec(request.spec_digest)
+            self._key, self._request = key, request
+            self._arrays = arrays  # while they are kept, no others have their ids
+        return self._request
+
+
+_REQUESTS = _Requests()
 
 
 def _rng(

@@ -135,8 +135,13 @@ class ExactSum:
         self._weight_sum += sum(map(Fraction, weights.tolist()), Fraction(0))
         self.num_terms += len(weights)
 
-    def merge(self, other: "ExactSum") -> None:
-        """Add a partial sum, for example a worker's; raise PeerError on overflow."""
+    def merge(self, other: "ExactSum", *, keep: bool = False) -> None:
+        """Add a partial sum, for example a worker's; raise PeerError on overflow.
+
+        Args:
+            other: the partial sum.
+            keep: the other sum will not change any more and may be kept, not copied.
+        """
         if other._units.shape != self._units.shape:
             raise PeerError(
                 f"partial sum: shape {other._units.shape}, need {self._units.shape}"
@@ -144,7 +149,7 @@ class ExactSum:
         if self._magnitude + other._magnitude > _MAX_MAGNITUDE:
             raise PeerError("partial sum: too large to be added without overflow")
         if self.num_terms == 0:
-            self._units = other._units.copy()
+            self._units = other._units if keep else other._units.copy()
         else:
             self._own_units()
             self._units += other._units

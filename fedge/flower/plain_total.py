@@ -153,16 +153,21 @@ class PlainTotal:
             sums[0][1].config_records[_NUMBERS][_DROPPED] = list(self._dropped)
         return sums
 
-    def merge(self, content: RecordDict, nodes: Sequence[int]) -> None:
+    def merge(
+        self, content: RecordDict, nodes: Sequence[int], *, keep: bool = False
+    ) -> None:
         """Add a partial sum; raise PeerError and change nothing if it does not fit.
 
-        Nothing of the content is kept.
+        Args:
+            content: the sum.
+            nodes: who is in it.
+            keep: the content will not change any more and may be kept, not copied.
         """
         numbers = content.config_records[_NUMBERS]
         layout = Layout.from_json(str(numbers["layout"]))
         self._check_new(nodes)
         one = self._sum_of(layout)
-        one.merge(_Sum.from_content(content, layout, nodes))
+        one.merge(_Sum.from_content(content, layout, nodes), keep=keep)
         self._keep(layout, one, nodes)
         self._dropped += numbers.get(_DROPPED, [])  # type: ignore[arg-type]  # a list
 
@@ -230,8 +235,8 @@ class _Sum:
             self._metrics[name] += sum(Fraction(v) * Fraction(w) for v, w in pairs)
         self.nodes += nodes
 
-    def merge(self, other: "_Sum") -> None:
-        self._arrays.merge(other._arrays)
+    def merge(self, other: "_Sum", *, keep: bool) -> None:
+        self._arrays.merge(other._arrays, keep=keep)
         for name, value in other._metrics.items():
             self._metrics[name] += value
         self.nodes += other.nodes

@@ -19,10 +19,10 @@ CHUNK_SECONDS = 0.05  # handing a chunk over costs about 0.2 ms
 _MAX_CHUNK = 64  # bounds what clients that are computed together need at a time
 _FIRST_PARTS = 4  # as long as costs are unknown: a share in so many chunks
 _SMOOTHING = 0.5
-# Clients computed together: as many as still make each cheaper, and a number of groups
-# that two or four workers can share.
+# Clients computed together: as many as still make each cheaper, and an even number of
+# groups, for an even number of workers.
 _MAX_TOGETHER = 32
-_GROUPS_MULTIPLE = 4
+_GROUPS_MULTIPLE = 2
 
 
 class Schedule:

@@ -1,101 +1,154 @@
-"""Gradients of stacked dense networks, written out.
+"""Training steps of dense classifiers, written out.
 
-For a chain of linear layers and ReLUs the backward pass is three lines a layer, and for
-small ones autograd's bookkeeping costs more than the arithmetic. Everything else goes
-through `torch.func` (see `stacked`).
+For a chain of linear layers and ReLUs the backward pass is three lines a layer. Written
+out, small ones are spared autograd's bookkeeping, and plain SGD can subtract a layer's
+gradient from its weights in the product that makes it, so that the gradient of a large
+layer is never written to memory.
 
-Symbols: K clients, b examples of each, h what enters a layer, and the layer's W and c:
-a = h W' + c. Source: backpropagation, Rumelhart et al. (1986).
+Works on one network, whose values have the parameters' shapes, and on a stack of K
+networks, whose values have one axis more in front; then so has everything else.
+
+Symbols: h is what enters a layer, W and c its weight and bias, a = h W' + c. Source:
+backpropagation, Rumelhart et al. (1986).
 """
 
-from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedge.config import Task
+from fedge.config import OptimizerName, Task, TrainConfig
 
-# (values, inputs, targets, weights) to (gradients, losses): values and gradients by
-# parameter, float32 (K, *shape); losses float32 (K,).
-Gradients: TypeAlias = Callable[
-    [Mapping[str, Tensor], Tensor, Tensor, Tensor], tuple[dict[str, Tensor], Tensor]
-]
+Values = Mapping[str, Tensor]
 
 
-def dense_gradients(model: nn.Module, task: Task) -> Gradients | None:
-    """Return the gradients of a dense classifier; None for any other network.
+@dataclass(frozen=True, slots=True)
+class DenseChain:
+    """A network that is linear-ReLU-...-linear; `dense_chain` recognizes one.
 
-    Guarantee: equal to autograd's within float tolerance.
-
-    Returns:
-        A function of values; inputs, float32 (K, b, ...); targets, int64 (K, b); and
-        weights of the examples in each client's loss, float32 (K, b).
+    Attributes:
+        layers: names of its linear layers, in order.
     """
-    layers = _linear_layers(model)
-    if layers is None or task is not Task.classification:
-        return None
+
+    layers: tuple[str, ...]
 
     def gradients(
-        values: Mapping[str, Tensor], inputs: Tensor, targets: Tensor, weights: Tensor
+        self, values: Values, inputs: Tensor, targets: Tensor, weights: Tensor
     ) -> tuple[dict[str, Tensor], Tensor]:
-        entered = [inputs.flatten(2)]
-        for place, name in enumerate(layers):
-            a = torch.baddbmm(
-                values[f"{name}.bias"][:, None],
-                entered[-1],
-                values[f"{name}.weight"].transpose(1, 2),
-            )
-            entered.append(a if place == len(layers) - 1 else a.relu_())
-        log_shares = F.log_softmax(entered.pop(), 2)
-        chosen = log_shares.gather(2, targets[..., None])
-        losses = -(chosen.squeeze(2) * weights).sum(1)
-        # Of the mean cross entropy: (softmax - one-hot) * weight.
-        slope = log_shares.exp_()
-        slope.scatter_add_(2, targets[..., None], chosen.fill_(-1.0))
-        slope.mul_(weights[..., None])
+        """Return the gradients by parameter, and the losses.
+
+        Guarantee: equal to autograd's within float tolerance.
+
+        Args:
+            values: by parameter, float32.
+            inputs: float32 ([K,] b, ...).
+            targets: int64 ([K,] b).
+            weights: of the examples in the loss, float32 ([K,] b).
+        """
+        entered, slope, losses = self._forward(values, inputs, targets, weights)
         grads: dict[str, Tensor] = {}
-        for name in reversed(layers):
-            h = entered.pop()
-            grads[f"{name}.weight"] = torch.bmm(slope.transpose(1, 2), h)
-            grads[f"{name}.bias"] = slope.sum(1)
-            if entered:
-                slope = torch.bmm(slope, values[f"{name}.weight"])
-                slope.masked_fill_(h == 0.0, 0.0)
+        for name, h in zip(reversed(self.layers), reversed(entered), strict=True):
+            grads[f"{name}.weight"] = slope.mT @ h
+            grads[f"{name}.bias"] = slope.sum(-2)
+            if name != self.layers[0]:
+                slope = _backward(slope, values[f"{name}.weight"], h)
         return grads, losses
 
-    return gradients
+    def descend(
+        self,
+        values: Values,
+        inputs: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        *,
+        learning_rate: float,
+    ) -> Tensor:
+        """Make one step of plain SGD, in place; return the losses before it.
+
+        Guarantee: equal to subtracting learning_rate * `gradients` within float
+        tolerance.
+        """
+        entered, slope, losses = self._forward(values, inputs, targets, weights)
+        for name, h in zip(reversed(self.layers), reversed(entered), strict=True):
+            weight = values[f"{name}.weight"]
+            here = slope
+            if name != self.layers[0]:
+                slope = _backward(slope, weight, h)
+            if weight.ndim == 2:
+                weight.addmm_(here.mT, h, alpha=-learning_rate)
+            else:
+                weight.baddbmm_(here.mT, h, alpha=-learning_rate)
+            values[f"{name}.bias"].sub_(here.sum(-2), alpha=learning_rate)
+        return losses
+
+    def _forward(
+        self, values: Values, inputs: Tensor, targets: Tensor, weights: Tensor
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Return what enters each layer, the slope at the outputs, and the losses."""
+        entered = [inputs.flatten(targets.ndim)]
+        for name in self.layers:
+            if name != self.layers[0]:
+                entered[-1].relu_()
+            a = _affine(entered[-1], values[f"{name}.weight"], values[f"{name}.bias"])
+            entered.append(a)
+        log_shares = F.log_softmax(entered.pop(), -1)
+        places = targets[..., None]
+        chosen = log_shares.gather(-1, places)
+        losses = -(chosen.squeeze(-1) * weights).sum(-1)
+        # Of the weighted cross entropy: (softmax - one-hot) * weight.
+        slope = log_shares.exp_()
+        slope.scatter_add_(-1, places, chosen.fill_(-1.0))
+        return entered, slope.mul_(weights[..., None]), losses
 
 
-def _linear_layers(model: nn.Module) -> list[str] | None:
-    """Return the names of the linear layers of a chain linear-ReLU-linear...
+def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if weight.ndim == 2:
+        return torch.addmm(bias, h, weight.mT)
+    return torch.baddbmm(bias[:, None], h, weight.mT)
 
-    Flattening comes first and dropout may be there if it drops nothing. None if the
-    network is not such a chain of its own trainable layers.
+
+def _backward(slope: Tensor, weight: Tensor, h: Tensor) -> Tensor:
+    """Return the slope before a layer and the ReLU in front of it, which gave h."""
+    return (slope @ weight).masked_fill_(h == 0.0, 0.0)
+
+
+def is_plain_sgd(config: TrainConfig, *, proximal_mu: float, masked: bool) -> bool:
+    """Say whether a step is nothing but subtracting learning_rate * gradient."""
+    plain = config.optimizer is OptimizerName.sgd and config.momentum == 0.0
+    untouched = config.weight_decay == config.clip_norm == proximal_mu == 0.0
+    return plain and untouched and not masked
+
+
+def dense_chain(model: nn.Module, task: Task) -> DenseChain | None:
+    """Return the chain that a classifier is; None if it is another network.
+
+    Flattening comes first, and dropout may be there if it drops nothing.
     """
-    if not isinstance(model, nn.Sequential):
+    if not isinstance(model, nn.Sequential) or task is not Task.classification:
         return None
-    kinds = {
-        name: part
+    named = [
+        (name, part)
         for name, part in model.named_children()
-        if not isinstance(part, nn.Flatten | nn.Dropout | nn.Identity)
-    }
-    expected = [nn.ReLU if place % 2 else nn.Linear for place in range(len(kinds))]
-    parts = list(kinds.values())
-    if len(parts) % 2 == 0 or [type(part) for part in parts] != expected:
+        if not isinstance(part, nn.Identity)
+        and not (isinstance(part, nn.Dropout) and part.p == 0.0)
+    ]
+    parts = [part for _, part in named]
+    pattern = [nn.ReLU if place % 2 else nn.Linear for place in range(len(parts) - 1)]
+    if len(parts) % 2 or [type(part) for part in parts] != [nn.Flatten, *pattern]:
         return None
-    linear = {n: part for n, part in kinds.items() if isinstance(part, nn.Linear)}
-    whole = all(
-        part.bias is not None and part.weight.requires_grad and part.bias.requires_grad
-        for part in linear.values()
-    )
-    shared = len({id(part) for part in parts}) < len(parts)
-    first = next(iter(model.children()))
-    plain_flatten = isinstance(first, nn.Flatten) and (
-        first.start_dim,
-        first.end_dim,
-    ) == (1, -1)
-    num_flattens = sum(isinstance(part, nn.Flatten) for part in model.children())
-    is_chain = plain_flatten and num_flattens == 1
-    return list(linear) if whole and is_chain and not shared else None
+    first = parts[0]
+    assert isinstance(first, nn.Flatten)
+    linear = {name: part for name, part in named if isinstance(part, nn.Linear)}
+    if (first.start_dim, first.end_dim) != (1, -1) or not _are_whole(linear):
+        return None
+    return DenseChain(tuple(linear))
+
+
+def _are_whole(linear: Mapping[str, nn.Linear]) -> bool:
+    """Say whether all layers have two trainable parameters of their own."""
+    parameters = [p for part in linear.values() for p in (part.weight, part.bias)]
+    if any(p is None or not p.requires_grad for p in parameters):
+        return False
+    return len({id(p) for p in parameters}) == len(parameters)

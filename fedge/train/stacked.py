@@ -30,7 +30,7 @@ from fedge.errors import DataError
 from fedge.models.vector import params_of, set_params, spec_of
 from fedge.strategy import LocalSettings
 from fedge.train.batches import batch_norms
-from fedge.train.dense import dense_gradients
+from fedge.train.dense import dense_chain, is_plain_sgd
 from fedge.train.objectives import example_losses
 from fedge.train.optimizer import make_update
 from fedge.train.tensors import tensors_of
@@ -222,7 +222,10 @@ class _Stacked:
         self, plan: _Plan, config: TrainConfig, local: LocalSettings, rate: float
     ) -> Float64:
         """Make all steps; return each row's mean loss, float64 (K,)."""
-        gradients = dense_gradients(self.model, self.task) or self._gradients
+        chain = dense_chain(self.model, self.task)
+        gradients = chain.gradients if chain else self._gradients
+        masked, mu = bool(self.rows.pruned), local.proximal_mu
+        fused = is_plain_sgd(config, proximal_mu=mu, masked=masked)
         updates = {
             name: make_update(config, values, rate)
             for name, values in self.rows.values.items()
@@ -235,12 +238,14 @@ class _Stacked:
             active = int(np.count_nonzero(plan.num_steps > step))
             chosen = places[:active]
             values = {name: v[:active] for name, v in self.rows.values.items()}
-            grads, losses = gradients(
-                values, self.inputs[chosen], self.targets[chosen], weights[:active]
-            )
-            self._adjust(grads, values, local.proximal_mu, config.clip_norm)
-            for name, update in updates.items():
-                update(grads[name])
+            batch = (self.inputs[chosen], self.targets[chosen], weights[:active])
+            if chain and fused:
+                losses = chain.descend(values, *batch, learning_rate=rate)
+            else:
+                grads, losses = gradients(values, *batch)
+                self._adjust(grads, values, mu, config.clip_norm)
+                for name, update in updates.items():
+                    update(grads[name])
             total[:active] += losses.numpy() * sizes[step, :active]
         mean: Float64 = total / sizes.sum(0)
         return mean

@@ -6,9 +6,10 @@ to the update afterwards (clipping for privacy, masking, sending), and any memor
 one round to the next.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -28,6 +29,7 @@ from fedge.train.batches import (
     endless_batches,
     freeze_batch_norms,
 )
+from fedge.train.dense import DenseChain, dense_chain, is_plain_sgd
 from fedge.train.flat import Layout, as_views, layout_of
 from fedge.train.objectives import mean_loss
 from fedge.train.optimizer import make_update
@@ -234,6 +236,12 @@ def _make_step(
     learning_rate: float,
 ) -> Step:
     values = flat.layout.views(flat.values)
+    masked = flat.pruned is not None
+    chain = dense_chain(model, task)
+    if chain and is_plain_sgd(config, proximal_mu=proximal_mu, masked=masked):
+        names = [name for name, part in model.named_parameters() if part.requires_grad]
+        by_name = dict(zip(names, values, strict=True))
+        return partial(_dense_step, chain, by_name, learning_rate)
     starts = [] if flat.start is None else flat.layout.views(flat.start)
     pruned = None if flat.pruned is None else flat.layout.views(flat.pruned)
     updates = [make_update(config, value, learning_rate) for value in values]
@@ -260,6 +268,19 @@ def _make_step(
         return loss.detach()
 
     return step
+
+
+@torch.no_grad()
+def _dense_step(
+    chain: DenseChain,
+    values: Mapping[str, Tensor],
+    learning_rate: float,
+    inputs: Tensor,
+    targets: Tensor,
+) -> Tensor:
+    """Make a step of plain SGD without autograd; return the loss before it."""
+    weights = inputs.new_full((len(inputs),), 1.0 / len(inputs))
+    return chain.descend(values, inputs, targets, weights, learning_rate=learning_rate)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
