@@ -82,7 +82,7 @@ def train_stacked(
     set_params(model.train(), spec, start_of(params, mask, spec))
     plan = _plan_of(examples, config, rngs, info)
     ordered = [examples[client] for client in plan.order]
-    inputs, targets = tensors_of(_joined(ordered), info, torch.device("cpu"))
+    inputs, targets = _tensors_of_all(ordered, info)
     rows = _Rows.of(model, len(examples), mask)
     stacked = _Stacked(model, rows, inputs, targets, info.task)
     losses = stacked.train(plan, config, local, learning_rate)
@@ -161,11 +161,14 @@ def _grid(num_examples: int, config: TrainConfig, rng: np.random.Generator) -> I
     return grid.reshape(-1, config.batch_size)[:num_steps]
 
 
-def _joined(examples: Sequence[Examples]) -> Examples:
-    return Examples(
-        np.concatenate([mine.features for mine in examples]),
-        np.concatenate([mine.targets for mine in examples]),
-    )
+def _tensors_of_all(
+    examples: Sequence[Examples], info: DataInfo
+) -> tuple[Tensor, Tensor]:
+    """Return the inputs and targets of all clients, one client after the other."""
+    place = torch.device("cpu")
+    # One by one: a client's examples stay in the cache while they are normalized.
+    pairs = [tensors_of(mine, info, place) for mine in examples]
+    return torch.cat([pair[0] for pair in pairs]), torch.cat([p[1] for p in pairs])
 
 
 @dataclass(frozen=True, slots=True)
