@@ -49,8 +49,8 @@ bench: install  ## all benchmarks, as ratios
 	.venv-peers/bin/python -m pip install --quiet --no-deps --requirement $<
 	@touch $@
 
-bench-peers: install .venv-peers/.installed  ## the simulator against other simulators
-	$(BIN)/python -m simulations.benchmarks.engine --peers
+bench-peers: install .venv-peers/.installed  ## the simulator against Flower's and pfl-research
+	$(BIN)/python -m simulations.benchmarks.engine
 
 wheel: install  ## build the library's wheel into dist/
 	$(BIN)/python -m build --wheel --outdir dist

@@ -1,12 +1,12 @@
 """How fast the simulator is, against a bare PyTorch loop and others' runtimes.
 
-    python -m simulations.benchmarks.engine [--json] [--quick] [--peers]
+    python -m simulations.benchmarks.engine [--json] [--quick] [--no-peers]
 
 The work: `workload` (1000 clients x 50 images, cohort 50, one epoch, batches of 10)
 with four models. Contestants: the bare loop in one and in two processes (`bare_loop`);
 our app on a LocalGrid with two workers; an unmodified Flower app on the same LocalGrid
-(`plain_app`); with `--peers` that app in Flower's own tuned Ray runtime
-(`flower_runtime`), and pfl-research where `make bench-peers` has installed it.
+(`plain_app`); that app in Flower's own tuned Ray runtime (`flower_runtime`); and
+pfl-research where `make bench-peers` has installed it.
 
 The bare loops and our app take turns, round by round, in this process, so that a busy
 machine slows all of them; the others run as child processes, one after the other.
@@ -175,10 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--quick", action="store_true", help="few rounds, for a check")
     parser.add_argument(
-        "--peers", action="store_true", help="also Flower's runtime and pfl-research"
+        "--no-peers", action="store_true", help="leave out others' runtimes (minutes)"
     )
     options = parser.parse_args(arguments)
-    figures = measure(quick=options.quick, peers=options.peers)
+    figures = measure(quick=options.quick, peers=not options.no_peers)
     if options.json:
         print(json.dumps(figures))
         return
