@@ -17,7 +17,7 @@ from fedge.flower.job import Job
 from fedge.flower.pool import Pool
 from fedge.flower.reductions import make_reduction
 from fedge.flower.schedule import Schedule
-from fedge.flower.worker import Limits
+from fedge.flower.worker_limits import Limits
 
 MESSAGE_TYPE = 4  # its place in a kind (`job`)
 

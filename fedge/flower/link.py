@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from fedge.flower.codec import Plain
 from fedge.flower.frames import Frame, FrameReader, Memory
 from fedge.flower.processes import Nursery
-from fedge.flower.worker import IDLE, STATUS_BYTES, cancel, status_of
+from fedge.flower.worker_status import (
+    IDLE,
+    STATUS_BYTES,
+    cancel,
+    read_status,
+    status_of,
+)
 
 _READ_BYTES = 1 << 20
 
@@ -98,9 +104,7 @@ class Link:
 
     def status(self) -> tuple[int, float]:
         """Return which client it runs, and since when on the monotonic clock."""
-        data = os.pread(self.uplink.fd, STATUS_BYTES, 0)
-        what = int.from_bytes(data[:8], "little", signed=True)
-        return what, int.from_bytes(data[8:16], "little") / 1e9
+        return read_status(self.uplink)
 
     # -- what it has to do ----------------------------------------------------------
 

@@ -31,7 +31,7 @@ from fedge.flower.client_runner import (
 from fedge.flower.partial import Reduction
 from fedge.flower.pool import Pool
 from fedge.flower.processes import can_fork
-from fedge.flower.worker import Limits
+from fedge.flower.worker_limits import Limits
 from fedge.stopwatch import measure
 
 __all__ = ["LocalGrid", "UserConfig"]

@@ -33,7 +33,9 @@ from fedge.flower.link import Link
 from fedge.flower.partial import Reduction
 from fedge.flower.processes import Nursery
 from fedge.flower.schedule import Schedule
-from fedge.flower.worker import Limits, cancel, run_worker
+from fedge.flower.worker import run_worker
+from fedge.flower.worker_limits import Limits
+from fedge.flower.worker_status import cancel
 from fedge.stopwatch import current_watch, measure
 
 _CHUNKS_AHEAD = 2  # one that runs and one that waits, so a worker is never idle

@@ -28,7 +28,8 @@ from fedge.flower.node_list import claim_task_identity
 from fedge.flower.parcels import pack, unpack
 from fedge.flower.partial import nodes_of, payload_of
 from fedge.flower.processes import can_fork
-from fedge.flower.worker import Limits, metadata_of
+from fedge.flower.worker import metadata_of
+from fedge.flower.worker_limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,8 @@ when the job ends. Everything a client leaves in its context goes back too, so t
 worker that dies takes nothing with it that was promised to be kept.
 """
 
-import contextlib
-import ctypes
 import os
-import resource
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -32,45 +28,16 @@ from fedge.flower.plain_total import PlainTotal
 from fedge.flower.processes import flush_prints
 from fedge.flower.records import payload_bytes
 from fedge.flower.reductions import make_reduction
+from fedge.flower.worker_limits import Limits
+from fedge.flower.worker_status import (
+    IDLE,
+    STATUS_BYTES,
+    is_cancelled,
+    status_of,
+)
 from fedge.stopwatch import Stopwatch, measure, measure_each, timed_by
 
 _READ_BYTES = 1 << 20
-# malloc.h
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGEST_MMAP_THRESHOLD = 32 << 20  # more is refused
-# What a worker does at the moment, at the front of the memory it writes to.
-STATUS_BYTES = 24
-_CANCEL_AT = 16  # where the pool says that nobody waits any more
-IDLE = -1
-
-
-def status_of(what: int) -> bytes:
-    """Return a status: which client runs (or `IDLE`, `TOGETHER`), and since when."""
-    now = time.monotonic_ns()
-    return what.to_bytes(8, "little", signed=True) + now.to_bytes(8, "little")
-
-
-def cancel(memory: Memory, *, on: bool) -> None:
-    """Tell a worker not to begin with any more clients of its chunks, or to go on."""
-    os.pwrite(memory.fd, b"\1" if on else b"\0", _CANCEL_AT)
-
-
-def is_cancelled(memory: Memory) -> bool:
-    """Say whether the pool has told this worker not to begin with more clients."""
-    return os.pread(memory.fd, 1, _CANCEL_AT) == b"\1"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a worker may use.
-
-    Attributes:
-        threads: of one client's computation.
-        memory_bytes: private memory beyond what the worker starts with; 0: no limit.
-    """
-
-    threads: int = 1
-    memory_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -320,39 +287,11 @@ def run_worker(
         inbox: descriptor of the memory to read from.
         outbox: descriptor of the memory to write to.
     """
-    _apply(limits)
+    limits.apply()
     # A process that a client forks must not keep the pool from seeing this one end.
     os.register_at_fork(after_in_child=connection.close)
     memory = Memory(outbox, start=STATUS_BYTES)
     Worker(clients, connection, Memory(inbox), memory).serve()
-
-
-def _apply(limits: Limits) -> None:
-    _keep_freed_memory()
-    os.environ["OMP_NUM_THREADS"] = str(limits.threads)
-    torch = sys.modules.get("torch")
-    if torch is not None:  # an app that imports it later finds the variable above
-        torch.set_num_threads(limits.threads)
-    if limits.memory_bytes:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            used_pages = int(file.read().split()[5])  # data and stack
-        allowed = used_pages * resource.getpagesize() + limits.memory_bytes
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            allowed = min(allowed, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (allowed, hard))
-
-
-def _keep_freed_memory() -> None:
-    """Let malloc keep what is freed, where it is glibc's.
-
-    By default arrays of more than 128 kB go back to the system when they are freed, and
-    each new one is cleared by the system page by page: a good part of a training step.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def metadata_of(kind: Plain, node: int, message_id: str, created_at: float) -> Metadata:

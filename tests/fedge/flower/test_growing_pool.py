@@ -13,7 +13,7 @@ from fedge.flower.growing_pool import GrowingPool
 from fedge.flower.job import Job, describe
 from fedge.flower.partial import nodes_of
 from fedge.flower.plain_total import PlainReduction
-from fedge.flower.worker import Limits
+from fedge.flower.worker_limits import Limits
 from tests.fedge.flower import ray_clients
 from tests.fedge.flower.ray_clients import NUM_CLIENTS, model_content
 
