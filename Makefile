@@ -24,7 +24,7 @@ demo: install  ## the whole loop on handwritten digits: train, compress, sign, i
 test: install  ## all tests but the slow suites below
 	$(BIN)/python -m pytest -m 'not crash'
 
-test-crash: install  ## kill a run at 100 random points; it must end in the same model
+test-crash: install  ## kill runs at 100 random points, and by each fault; they must end in the same model
 	$(BIN)/python -m pytest -m crash
 
 test-data: install  ## tests on real data; needs FEDGE_DATA_ROOT

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.test_crash import OVERRIDES, check, finish, start, summary_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.crash]
 
 SHORT = (*OVERRIDES, "run.rounds=6")
 

@@ -73,7 +73,7 @@ def run(
 ) -> Watcher:
     watcher = Watcher(stop_after)
     num_devices = experiment.fleet.num_devices
-    grid = LocalGrid(app, num_clients=num_devices, workers=workers)
+    grid = LocalGrid(app, num_clients=num_devices, workers=workers, batching=False)
     coordinate(grid, experiment, folder, watcher)
     return watcher
 
