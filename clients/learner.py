@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from fedge.arrays import ModelSpec
+from fedge.arrays import Int64, ModelSpec
 from fedge.config.experiment import ClientTask, from_json
-from fedge.data.client import client_examples
+from fedge.data.client import client_part
 from fedge.data.dataset import DataInfo, Examples, FederatedData
 from fedge.data.load import load
 from fedge.errors import PeerError
@@ -38,8 +38,12 @@ class Learner:
         return self.data.info
 
     def examples(self, partition_id: int) -> Examples:
-        """Return the examples of one device."""
-        return client_examples(
+        """Return a copy of the examples of one device."""
+        return self.data.train.take(self.part(partition_id))
+
+    def part(self, partition_id: int) -> Int64:
+        """Return which of the training examples are those of one device."""
+        return client_part(
             self.data,
             self.task.partition,
             num_clients=self.task.num_devices,

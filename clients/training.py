@@ -91,14 +91,15 @@ def train_together(
     if torch.cuda.is_available() or not can_stack(learner.model, learner.task.train):
         return {}
     with measure("reading data"):
-        examples = [learner.examples(device.partition_id) for _, device in together]
+        parts = [learner.part(device.partition_id) for _, device in together]
     with measure("training"):
         updates = train_stacked(
             learner.model,
             request.params,
-            examples,
+            learner.data.train,
+            parts,
             learner.info,
-            learner.task.train,
+            config=learner.task.train,
             local=request.local,
             learning_rate=request.learning_rate,
             mask=_mask_of(request, learner),
@@ -106,12 +107,10 @@ def train_together(
         )
     if masked or len(together) < len(pairs):
         ids = [message.metadata.message_id for message, _ in together]
-        return dict(zip(ids, updates, strict=True))
+        return {message_id: updates.of(row) for row, message_id in enumerate(ids)}
     with measure("building replies"):
         return stacked_replies(
-            np.stack([update.delta for update in updates]),
-            np.array([update.num_examples for update in updates], np.float64),
-            np.array([update.loss for update in updates]),
+            updates.deltas, updates.num_examples.astype(np.float64), updates.losses
         )
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fedge.arrays import Int64
 from fedge.config import Batching, EngineKind
-from fedge.data.client import client_examples
-from fedge.data.dataset import Examples
+from fedge.data.client import client_part
 from fedge.seeding import Purpose, generator
 from fedge.strategy import LocalSettings
 from server.setup import Setup
@@ -59,17 +59,17 @@ def _contestants(setup: Setup) -> tuple[Callable[[], object], Callable[[], objec
     from fedge.train.trainer import train_locally
 
     train, local = setup.experiment.train, LocalSettings()
-    examples = [_examples(setup, index) for index in range(_num_clients(setup))]
+    parts = [_part(setup, index) for index in range(_num_clients(setup))]
 
     def rngs() -> list[np.random.Generator]:
-        return [generator(0, Purpose.TRAIN, index) for index in range(len(examples))]
+        return [generator(0, Purpose.TRAIN, index) for index in range(len(parts))]
 
     def alone() -> object:
         return [
             train_locally(
                 setup.model,
                 setup.initial_params,
-                mine,
+                setup.data.train.take(part),
                 setup.data.info,
                 train,
                 local=local,
@@ -77,16 +77,17 @@ def _contestants(setup: Setup) -> tuple[Callable[[], object], Callable[[], objec
                 mask=None,
                 rng=rng,
             )
-            for mine, rng in zip(examples, rngs(), strict=True)
+            for part, rng in zip(parts, rngs(), strict=True)
         ]
 
     def together() -> object:
         return train_stacked(
             setup.model,
             setup.initial_params,
-            examples,
+            setup.data.train,
+            parts,
             setup.data.info,
-            train,
+            config=train,
             local=local,
             learning_rate=train.learning_rate,
             mask=None,
@@ -96,8 +97,8 @@ def _contestants(setup: Setup) -> tuple[Callable[[], object], Callable[[], objec
     return alone, together
 
 
-def _examples(setup: Setup, index: int) -> Examples:
-    return client_examples(
+def _part(setup: Setup, index: int) -> Int64:
+    return client_part(
         setup.data,
         setup.experiment.partition,
         num_clients=setup.num_devices,

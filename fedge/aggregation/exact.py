@@ -6,7 +6,7 @@ a fixed-point grid of 2**-32 and added as a 64-bit integer, so any order and any
 grouping give the same bits. Secure aggregation, too, computes a sum of integers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -25,7 +25,8 @@ _MAX_MAGNITUDE = 2.0**30
 _BLOCK = 16_384
 # Below this magnitude, adding and subtracting 1.5 * 2**52 rounds a scaled value to a
 # whole number, half to even like rint, and leaves that number in the last 51 bits: the
-# processor has no fast conversion from float64 to int64.
+# processor has no fast conversion from float64 to int64. The magic number's own bits
+# stay in the sum until it is read; integers wrap around, so that they may pile up.
 _SMALL = 2.0 ** (51 - _FRACTION_BITS - 1)
 _MAGIC = 1.5 * 2.0**52
 _MAGIC_BITS = int(np.float64(_MAGIC).view(np.int64))
@@ -41,7 +42,9 @@ class ExactSum:
     """
 
     def __init__(self, size: int) -> None:
-        self._units: Int64 = np.zeros(size, np.int64)
+        # Zeros that take no memory; whoever adds makes them its own.
+        self._units: Int64 = np.broadcast_to(np.int64(0), (size,))
+        self._num_offsets = 0  # of _MAGIC_BITS that are in each of the units
         self._magnitude = 0.0
         self._weight_sum = Fraction(0)  # exact, so that its order does not matter
         self.num_terms = 0
@@ -73,26 +76,63 @@ class ExactSum:
             raise PeerError(f"update: shape {vector.shape}, need {self._units.shape}")
         if not 0.0 < weight < _MAX_MAGNITUDE:
             raise PeerError(f"weight: {weight} not in (0, 2**30)")
-        magnitude = _largest(vector) * weight
+        self._own_units()
+        magnitude = self._add_small(vector, weight)
+        if magnitude is None:
+            magnitude = _largest(vector) * weight
+            self._check_fits(magnitude)
+            self._add_large(vector, weight)
+        self._magnitude += magnitude
+        self._weight_sum += Fraction(weight)
+        self.num_terms += 1
+
+    def _check_fits(self, magnitude: float) -> None:
         if self._magnitude + magnitude > _MAX_MAGNITUDE:
             raise PeerError(
                 f"update: weight * magnitude {magnitude:.3g} does not fit; the sum may "
                 f"reach {_MAX_MAGNITUDE:.3g}"
             )
-        self._own_units()
-        self._add_blocks(vector, weight * _SCALE, magnitude)
-        self._magnitude += magnitude
-        self._weight_sum += Fraction(weight)
-        self.num_terms += 1
 
-    def _add_blocks(self, vector: AnyArray, factor: float, magnitude: float) -> None:
-        block = np.empty(min(_BLOCK, vector.size), np.float64)
-        is_small = magnitude < _SMALL
+    def _add_small(self, vector: AnyArray, weight: float) -> float | None:
+        """Add a term of small values; return its magnitude.
+
+        Looks at each block and adds it while it is in the cache: a large vector comes
+        from memory once. If a value is not small, or not a number, what was added is
+        taken away again and the result is None.
+        """
+        largest, scratch = 0.0, _scratch(vector)
         for start in range(0, vector.size, _BLOCK):
             part = vector[start : start + _BLOCK]
-            scaled = np.multiply(part, factor, out=block[: part.size], dtype=np.float64)
-            target = self._units[start : start + part.size]
-            np.add(target, _whole(scaled, is_small=is_small), out=target)
+            highest, lowest = float(part.max()), float(part.min())
+            here = max(highest, -lowest) * weight
+            if not here < _SMALL:  # nor is a NaN, which both are if one value is
+                self._take_small(vector[:start], weight)
+                return None
+            self._add_block(start, _small_bits(part, weight, scratch))
+            largest = max(largest, here)
+        if self._magnitude + largest > _MAX_MAGNITUDE:
+            self._take_small(vector, weight)
+            return None
+        self._num_offsets += 1
+        return largest
+
+    def _take_small(self, vector: AnyArray, weight: float) -> None:
+        """Undo that this vector was added to the first coordinates."""
+        scratch = _scratch(vector)
+        for start in range(0, vector.size, _BLOCK):
+            bits = _small_bits(vector[start : start + _BLOCK], weight, scratch)
+            self._add_block(start, np.negative(bits, out=bits))
+
+    def _add_large(self, vector: AnyArray, weight: float) -> None:
+        """Add a term of any values."""
+        scratch = _scratch(vector)
+        for start in range(0, vector.size, _BLOCK):
+            scaled = _scaled(vector[start : start + _BLOCK], weight, scratch)
+            self._add_block(start, np.rint(scaled, out=scaled).astype(np.int64))
+
+    def _add_block(self, start: int, units: Int64) -> None:
+        target = self._units[start : start + units.size]
+        np.add(target, units, out=target)
 
     def add_many(self, matrix: AnyArray, weights: Float64) -> None:
         """Add weight * row for each row of a matrix.
@@ -114,26 +154,36 @@ class ExactSum:
             return
         if not ((weights > 0.0) & (weights < _MAX_MAGNITUDE)).all():
             raise PeerError("weight: one is not in (0, 2**30)")
-        magnitude = self._magnitude
-        for row, weight in zip(matrix, weights.tolist(), strict=True):
-            magnitude += _largest(row) * weight
+        # Of the whole rows, in one pass; a NaN is the result of both, and not below.
+        highest, lowest = matrix.max(axis=1, initial=0), matrix.min(axis=1, initial=0)
+        largest = np.maximum(highest, -lowest.astype(np.float64))
+        if not largest.max(initial=0.0) < np.inf:
+            for row in matrix:
+                _largest(row)
+        magnitude = self._magnitude + float(largest @ weights)
         if magnitude > _MAX_MAGNITUDE:
             raise PeerError(
                 f"updates: their sum may reach {magnitude:.3g}, more than "
                 f"{_MAX_MAGNITUDE:.3g}"
             )
         self._own_units()
-        factors = (weights * _SCALE)[:, None]
-        width = max(1, _BLOCK // len(weights))
-        for start in range(0, self._units.size, width):
-            part = np.multiply(
-                matrix[:, start : start + width], factors, dtype=np.float64
-            )
-            units = _whole(part, is_small=magnitude < _SMALL).sum(axis=0)
-            self._units[start : start + units.size] += units
+        if magnitude < _SMALL:
+            self._add_small_rows(matrix, weights.tolist())
+        else:
+            for row, weight in zip(matrix, weights.tolist(), strict=True):
+                self._add_large(row, weight)
         self._magnitude = magnitude
         self._weight_sum += sum(map(Fraction, weights.tolist()), Fraction(0))
         self.num_terms += len(weights)
+
+    def _add_small_rows(self, matrix: AnyArray, weights: Sequence[float]) -> None:
+        scratch = _scratch(self._units)
+        for start in range(0, self._units.size, _BLOCK):
+            for part, weight in zip(
+                matrix[:, start : start + _BLOCK], weights, strict=True
+            ):
+                self._add_block(start, _small_bits(part, weight, scratch))
+        self._num_offsets += len(weights)
 
     def merge(self, other: "ExactSum", *, keep: bool = False) -> None:
         """Add a partial sum, for example a worker's; raise PeerError on overflow.
@@ -149,13 +199,22 @@ class ExactSum:
         if self._magnitude + other._magnitude > _MAX_MAGNITUDE:
             raise PeerError("partial sum: too large to be added without overflow")
         if self.num_terms == 0:
-            self._units = other._units if keep else other._units.copy()
+            units = other._whole_units()
+            self._units = units if keep else units.copy()
         else:
             self._own_units()
-            self._units += other._units
+            self._units += other._whole_units()
         self._magnitude += other._magnitude
         self._weight_sum += other._weight_sum
         self.num_terms += other.num_terms
+
+    def _whole_units(self) -> Int64:
+        """Return the units, without the offsets that small terms left in them."""
+        if self._num_offsets:
+            offset = (self._num_offsets * _MAGIC_BITS) % 2**64  # as int64 wraps around
+            self._units -= np.uint64(offset).astype(np.int64)
+            self._num_offsets = 0
+        return self._units
 
     def _own_units(self) -> None:
         """Make a copy before the first change of units that belong to another sum."""
@@ -167,7 +226,7 @@ class ExactSum:
 
         Guarantee: `from_parts(*sum.parts())` goes on exactly like the sum itself.
         """
-        return self._units, {
+        return self._whole_units(), {
             "magnitude": self._magnitude,
             "weight_sum": str(self._weight_sum),
             "num_terms": self.num_terms,
@@ -188,7 +247,7 @@ class ExactSum:
 
     def total(self) -> Float64:
         """Return the sum of weight * vector, float64, shape (size,)."""
-        return self._units / _SCALE
+        return self._whole_units() / _SCALE
 
     def mean(self) -> Float64:
         """Return total / weight_sum; raise ValueError if nothing was added."""
@@ -201,22 +260,30 @@ class ExactSum:
     def _mean(self, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         if self.num_terms == 0:
             raise ValueError("nothing was added")
-        result = np.empty(self._units.size, dtype)
+        units = self._whole_units()
+        result = np.empty(units.size, dtype)
         for start in range(0, result.size, _BLOCK):
-            part = self._units[start : start + _BLOCK] / _SCALE
-            part /= self.weight_sum
+            part = units[start : start + _BLOCK] / (self.weight_sum * _SCALE)
             result[start : start + part.size] = part
         return result
 
 
-def _whole(scaled: Float64, *, is_small: bool) -> Int64:
-    """Return the values rounded to whole numbers; overwrites them."""
-    if not is_small:
-        return np.rint(scaled, out=scaled).astype(np.int64)
+def _scratch(vector: AnyArray) -> Float64:
+    return np.empty(min(_BLOCK, vector.size), np.float64)
+
+
+def _scaled(part: AnyArray, weight: float, scratch: Float64) -> Float64:
+    """Return weight * part in units of 2**-32, in the memory of `scratch`."""
+    scaled = scratch[: part.size]
+    return np.multiply(part, weight * _SCALE, out=scaled, dtype=np.float64)
+
+
+def _small_bits(part: AnyArray, weight: float, scratch: Float64) -> Int64:
+    """Return weight * part in whole units, plus _MAGIC_BITS, in `scratch`."""
+    scaled = _scaled(part, weight, scratch)
     scaled += _MAGIC
-    units: Int64 = scaled.view(np.int64)
-    units -= _MAGIC_BITS
-    return units
+    bits: Int64 = scaled.view(np.int64)
+    return bits
 
 
 def _largest(vector: AnyArray) -> float:

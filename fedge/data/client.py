@@ -31,15 +31,15 @@ class _SameData:
         return isinstance(other, _SameData) and self.data is other.data
 
 
-def client_examples(
+def client_part(
     data: FederatedData,
     config: PartitionConfig,
     *,
     num_clients: int,
     seed: int,
     client_index: int,
-) -> Examples:
-    """Return a writable copy of one client's training examples.
+) -> Int64:
+    """Return which training examples are one client's, int64 (n,).
 
     Guarantee: over all client indices, the parts that `partition` returns.
 
@@ -69,7 +69,22 @@ def client_examples(
             num_clients=num_clients,
             seed=seed,
         )
-    return data.train.take(parts[client_index])
+    return parts[client_index]
+
+
+def client_examples(
+    data: FederatedData,
+    config: PartitionConfig,
+    *,
+    num_clients: int,
+    seed: int,
+    client_index: int,
+) -> Examples:
+    """Return a writable copy of one client's training examples; see `client_part`."""
+    part = client_part(
+        data, config, num_clients=num_clients, seed=seed, client_index=client_index
+    )
+    return data.train.take(part)
 
 
 @lru_cache(maxsize=2)

@@ -36,6 +36,11 @@ class Memory:
         """Return new, empty memory; `name` is for people who look at the process."""
         return cls(os.memfd_create(name), start)
 
+    @property
+    def position(self) -> int:
+        """Where the next bytes are written."""
+        return self._position
+
     def rewind(self) -> None:
         """Begin at the front again; what was written may be overwritten."""
         self._position = self._start

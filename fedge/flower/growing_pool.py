@@ -148,8 +148,7 @@ class GrowingPool(Pool):
         assert job is not None
         job.schedule.drop()
         while any(link.chunks or link.unsent for link in self._links):
-            if not any(link.chunks for link in self._links):
-                self._ask_for_sums()
+            self._give_work(job)
             self._wait(None)
         return True
 

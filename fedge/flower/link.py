@@ -77,9 +77,12 @@ class Link:
 
     # -- bytes ----------------------------------------------------------------------
 
-    def send(self, data: bytes) -> bool:
-        """Send what the worker takes without waiting; say whether that was all."""
+    def add_frame(self, data: bytes) -> None:
+        """Take bytes that go with the next `send`."""
         self._to_send += data
+
+    def send(self) -> bool:
+        """Send what the worker takes without waiting; say whether that was all."""
         try:
             while self._to_send:
                 del self._to_send[: self.connection.send(self._to_send)]

@@ -173,22 +173,27 @@ class Pool:
                 has_room = len(link.chunks) < _CHUNKS_AHEAD and not link.is_ending
                 if has_room and job.schedule:
                     self._give_chunk(job, link)
-        if job.is_done:
+        if job.reduction and not job.schedule:
             self._ask_for_sums()
+        self._send_to_busy()
 
     def _ask_for_sums(self) -> None:
+        """Ask workers for their sums, as soon as they have done what they were given.
+
+        If somebody else's clients come back, they begin new ones.
+        """
         for link in self._links:
-            if link.unsent and not link.is_ending:
+            if (link.chunks or link.unsent) and not link.is_ending:
                 link.is_ending = True
-                self._send(link, pack_frame(["end"], [], self._downlink))
+                link.add_frame(pack_frame(["end"], [], self._downlink))
 
     def _stop(self, job: Job) -> None:
         """Start nobody any more; with a reduction, wait for those who run."""
         for link in self._links:
             cancel(link.uplink, on=True)
         while job.reduction and any(link.chunks or link.unsent for link in self._links):
-            if not any(link.chunks for link in self._links):
-                self._ask_for_sums()
+            self._ask_for_sums()
+            self._send_to_busy()
             self._wait(None)
 
     def _give_chunk(self, job: Job, link: Link) -> None:
@@ -207,8 +212,7 @@ class Pool:
             items.append((number, *which, *what))
         forget = self._states.take_forgotten(link.number)
         structure = ["run", link.begin_chunk(clients), items, forget]
-        # In one piece: whatever is sent wakes the worker.
-        self._send(link, first + pack_frame(structure, blobs.items, self._downlink))
+        link.add_frame(first + pack_frame(structure, blobs.items, self._downlink))
 
     def _introduction(self, job: Job, link: Link) -> bytes:
         """Return what a worker must be told before its first chunk of a job."""
@@ -262,7 +266,7 @@ class Pool:
             for key, events in ready:
                 link: Link = key.data
                 if events & selectors.EVENT_WRITE:
-                    self._send(link, b"")
+                    self._send(link)
                 if events & selectors.EVENT_READ:
                     self._receive(link)
         if self._client_seconds:
@@ -275,12 +279,22 @@ class Pool:
         self._selector.register(link.connection, selectors.EVENT_READ, link)
         return link
 
-    def _send(self, link: Link, data: bytes) -> None:
+    def _send(self, link: Link) -> None:
+        """Send what was added; in one piece, since whatever is sent wakes a worker."""
         wanted = selectors.EVENT_READ
-        if not link.send(data):
+        if not link.send():
             wanted |= selectors.EVENT_WRITE
         if self._selector.get_key(link.connection).events != wanted:
             self._selector.modify(link.connection, wanted, link)
+
+    def _send_to_busy(self) -> None:
+        """Send what was added for workers that may wait for it.
+
+        What was added for an idle one goes with its next work: sending would wake it.
+        """
+        for link in self._links:
+            if not link.is_idle:
+                self._send(link)
 
     def _receive(self, link: Link) -> None:
         frames = link.receive()
@@ -289,6 +303,7 @@ class Pool:
             return
         for frame in frames:
             self._take(link, frame)
+        self._send_to_busy()
 
     def _take(self, link: Link, frame: Frame) -> None:
         match frame.structure:
@@ -299,7 +314,7 @@ class Pool:
             case ["partials", *_]:
                 self._take_partials(link, frame)
         if frame.used_memory:
-            self._send(link, pack_frame(["read"], [], self._downlink))
+            link.add_frame(pack_frame(["read"], [], self._downlink))
 
     def _take_reply(self, link: Link, frame: Frame) -> None:
         _, number, is_error, answer, state = frame.structure

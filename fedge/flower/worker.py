@@ -38,6 +38,9 @@ from fedge.flower.worker_status import (
 from fedge.stopwatch import Stopwatch, measure, measure_each, timed_by
 
 _READ_BYTES = 1 << 20
+# What lies in the outbox while the pool has not read it: many small answers, or one
+# large one.
+_MAX_UNREAD_BYTES = 8 << 20
 
 
 @dataclass(slots=True)
@@ -81,7 +84,8 @@ class Worker:
     _runner: ClientRunner = field(init=False)
     _reader: FrameReader = field(init=False)
     _waiting: deque[Frame] = field(default_factory=deque)
-    _outbox_is_read: bool = True
+    _num_unread: int = 0  # frames in the outbox
+    _outgoing: list[bytes] = field(default_factory=list)
     _job: _Job | None = None
     _watch: Stopwatch | None = None
 
@@ -107,6 +111,8 @@ class Worker:
             case "end":
                 with measure("sending"):
                     self._end()
+        if not self._waiting or self._waiting[0].structure[0] != "end":
+            self._flush()  # else its sum goes with what was done
 
     # -- what the pool asks for -----------------------------------------------------
 
@@ -170,6 +176,7 @@ class Worker:
             else:
                 with measure("sending"):
                     self._send_reply(number, kept)
+                    self._flush()
         return added
 
     def _end(self) -> None:
@@ -246,12 +253,26 @@ class Worker:
         os.pwrite(self.outbox.fd, status_of(what), 0)
 
     def _send(self, structure: Plain, blobs: Blobs) -> None:
+        """Add a frame to those that go with the next `_flush`."""
         if needs_memory(blobs.items):
-            while not self._outbox_is_read:
+            self._make_room(sum(map(len, blobs.items)))
+            self._num_unread += 1
+        self._outgoing.append(pack_frame(structure, blobs.items, self.outbox))
+
+    def _make_room(self, num_bytes: int) -> None:
+        """Wait until the outbox may be written to: small answers do not wait."""
+        if self._num_unread and self.outbox.position + num_bytes > _MAX_UNREAD_BYTES:
+            self._flush()
+            while self._num_unread:
                 self._receive()
-            self._outbox_is_read = False
+        if not self._num_unread:
             self.outbox.rewind()
-        self.connection.sendall(pack_frame(structure, blobs.items, self.outbox))
+
+    def _flush(self) -> None:
+        """Send what there is, in one piece: whatever is sent wakes the pool."""
+        if self._outgoing:
+            self.connection.sendall(b"".join(self._outgoing))
+            self._outgoing.clear()
 
     def _next(self) -> Frame | None:
         """Return the next frame that asks for something; None when all is over."""
@@ -263,13 +284,13 @@ class Worker:
     def _receive(self) -> bool:
         data = self.connection.recv(_READ_BYTES)
         if not data:
-            if not self._outbox_is_read:
+            if self._num_unread:
                 raise ConnectionResetError("the pool is gone")
             return False
         self._reader.feed(data)
         while (frame := self._reader.next()) is not None:
             if frame.structure[0] == "read":
-                self._outbox_is_read = True
+                self._num_unread -= 1
             else:
                 self._waiting.append(frame)
         return True

@@ -27,6 +27,7 @@ class Limits:
     def apply(self) -> None:
         """Limit this process."""
         _keep_freed_memory()
+        _be_a_batch_process()
         os.environ["OMP_NUM_THREADS"] = str(self.threads)
         torch = sys.modules.get("torch")
         if torch is not None:  # an app that imports it later finds the variable above
@@ -51,3 +52,13 @@ def _keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _be_a_batch_process() -> None:
+    """Do not take the processor from whoever wakes this process.
+
+    The coordinator wakes one worker after the other; as an interactive process the
+    first would run in its place before the second is woken.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedge.config import OptimizerName, Task, TrainConfig
 
 Values = Mapping[str, Tensor]
+
+# Values of a matrix that does not fit in a core's cache, and of a part that does.
+_LARGE_MATRIX, _CACHED_VALUES = 1 << 20, 100_000
+_FEW_EXAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,8 @@ class DenseChain:
             grads[f"{name}.weight"] = slope.mT @ h
             grads[f"{name}.bias"] = slope.sum(-2)
             if name != self.layers[0]:
-                slope = _backward(slope, values[f"{name}.weight"], h)
+                slope = slope @ values[f"{name}.weight"]
+                slope = slope.masked_fill_(h == 0.0, 0.0)  # the ReLU that gave h
         return grads, losses
 
     def descend(
@@ -72,15 +76,13 @@ class DenseChain:
         """
         entered, slope, losses = self._forward(values, inputs, targets, weights)
         for name, h in zip(reversed(self.layers), reversed(entered), strict=True):
-            weight = values[f"{name}.weight"]
-            here = slope
-            if name != self.layers[0]:
-                slope = _backward(slope, weight, h)
-            if weight.ndim == 2:
-                weight.addmm_(here.mT, h, alpha=-learning_rate)
+            weight, bias = values[f"{name}.weight"], values[f"{name}.bias"]
+            bias.sub_(slope.sum(-2), alpha=learning_rate)
+            if name == self.layers[0]:
+                _descend(weight, slope, h, learning_rate)
             else:
-                weight.baddbmm_(here.mT, h, alpha=-learning_rate)
-            values[f"{name}.bias"].sub_(here.sum(-2), alpha=learning_rate)
+                before = _slope_before(weight, slope, h, learning_rate)
+                slope = before.masked_fill_(h == 0.0, 0.0)
         return losses
 
     def _forward(
@@ -93,25 +95,52 @@ class DenseChain:
                 entered[-1].relu_()
             a = _affine(entered[-1], values[f"{name}.weight"], values[f"{name}.bias"])
             entered.append(a)
-        log_shares = F.log_softmax(entered.pop(), -1)
-        places = targets[..., None]
-        chosen = log_shares.gather(-1, places)
-        losses = -(chosen.squeeze(-1) * weights).sum(-1)
+        # Not `log_softmax`: it is slow along a short axis.
+        outputs, places, each = entered.pop(), targets[..., None], weights[..., None]
+        norms = outputs.logsumexp(-1, keepdim=True)
+        losses = ((norms - outputs.gather(-1, places)) * each).sum((-2, -1))
         # Of the weighted cross entropy: (softmax - one-hot) * weight.
-        slope = log_shares.exp_()
-        slope.scatter_add_(-1, places, chosen.fill_(-1.0))
-        return entered, slope.mul_(weights[..., None]), losses
+        slope = outputs.sub_(norms).exp_().mul_(each)
+        return entered, slope.scatter_add_(-1, places, -each), losses
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if weight.ndim == 2:
+        # Of a large matrix and a few examples MKL computes W h' in half of the time of
+        # h W' (measured: from about a million weights on, for 8 to 64 examples).
+        if weight.numel() >= _LARGE_MATRIX and len(h) <= _FEW_EXAMPLES:
+            return (weight @ h.mT).mT.contiguous().add_(bias)
         return torch.addmm(bias, h, weight.mT)
-    return torch.baddbmm(bias[:, None], h, weight.mT)
+    return torch.bmm(h, weight.mT).add_(bias[:, None])  # baddbmm copies the bias first
 
 
-def _backward(slope: Tensor, weight: Tensor, h: Tensor) -> Tensor:
-    """Return the slope before a layer and the ReLU in front of it, which gave h."""
-    return (slope @ weight).masked_fill_(h == 0.0, 0.0)
+def _slope_before(
+    weight: Tensor, slope: Tensor, h: Tensor, learning_rate: float
+) -> Tensor:
+    """Return the slope before a layer, and subtract the gradient from its weights.
+
+    Of a large matrix a few rows at a time, which are read from memory only once.
+    """
+    if weight.ndim == 3 or weight.numel() < _LARGE_MATRIX:
+        before = slope @ weight
+        _descend(weight, slope, h, learning_rate)
+        return before
+    before = torch.zeros_like(h)
+    num_rows = max(1, _CACHED_VALUES // weight.shape[1])
+    for rows, part in zip(
+        torch.split(weight, num_rows), torch.split(slope, num_rows, -1), strict=True
+    ):
+        before.addmm_(part, rows)
+        _descend(rows, part, h, learning_rate)
+    return before
+
+
+def _descend(weight: Tensor, slope: Tensor, h: Tensor, learning_rate: float) -> None:
+    """Subtract the gradient from a layer's weights, in the product that makes it."""
+    if weight.ndim == 2:
+        weight.addmm_(slope.mT, h, alpha=-learning_rate)
+    else:
+        weight.baddbmm_(slope.mT, h, alpha=-learning_rate)
 
 
 def is_plain_sgd(config: TrainConfig, *, proximal_mu: float, masked: bool) -> bool:

@@ -14,6 +14,7 @@ Source: torch.func; FedJAX, arXiv:2108.02117, section 3, vectorizes clients the 
 on accelerators.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,10 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.modules.dropout import _DropoutNd
 
 from fedge.arrays import Bool, Float32, Float64, Int64, check_finite
-from fedge.config import Augmentation, Task, TrainConfig
+from fedge.config import Augmentation, TrainConfig
 from fedge.data.dataset import DataInfo, Examples
 from fedge.errors import DataError
-from fedge.models.vector import params_of, set_params, spec_of
+from fedge.models.vector import set_params, spec_of
 from fedge.strategy import LocalSettings
 from fedge.train.batches import batch_norms
 from fedge.train.dense import dense_chain, is_plain_sgd
@@ -35,6 +36,8 @@ from fedge.train.objectives import example_losses
 from fedge.train.optimizer import make_update
 from fedge.train.tensors import tensors_of
 from fedge.train.trainer import LocalUpdate, start_of
+
+_CPU = torch.device("cpu")
 
 
 def can_stack(model: nn.Module, config: TrainConfig) -> bool:
@@ -46,18 +49,45 @@ def can_stack(model: nn.Module, config: TrainConfig) -> bool:
     return plain and not drops and not recurs and not batch_norms(model)
 
 
+@dataclass(frozen=True, slots=True)
+class StackedUpdates:
+    """What training several clients together gives; see `LocalUpdate`.
+
+    Attributes:
+        deltas: of each client, float32 (K, d).
+        num_examples: of each client, int64 (K,).
+        losses: of each client, float64 (K,).
+        num_steps: of each client, int64 (K,).
+    """
+
+    deltas: Float32
+    num_examples: Int64
+    losses: Float64
+    num_steps: Int64
+
+    def of(self, client: int) -> LocalUpdate:
+        """Return one client's update; its delta is a view."""
+        return LocalUpdate(
+            self.deltas[client],
+            int(self.num_examples[client]),
+            float(self.losses[client]),
+            int(self.num_steps[client]),
+        )
+
+
 def train_stacked(
     model: nn.Module,
     params: Float32,
-    examples: Sequence[Examples],
+    data: Examples,
+    parts: Sequence[Int64],
     info: DataInfo,
-    config: TrainConfig,
     *,
+    config: TrainConfig,
     local: LocalSettings,
     learning_rate: float,
     mask: Bool | None,
     rngs: Sequence[np.random.Generator],
-) -> list[LocalUpdate]:
+) -> StackedUpdates:
     """Train copies of the global model, each on one client's examples, on the CPU.
 
     Guarantee: each update equals that of `train_locally` with the same arguments within
@@ -66,7 +96,8 @@ def train_stacked(
     Args:
         model: the network, which `can_stack`; its values are scratch space.
         params: the global model, float32, shape (d,); not written to.
-        examples: of each client, at least one.
+        data: examples of all clients, raw.
+        parts: for each client, which of them are its: at least one.
         info: how to read them.
         config: optimizer, length, batches.
         local: what the strategy asks for.
@@ -79,24 +110,21 @@ def train_stacked(
         ValueError: shapes do not fit, or a trained model is not finite.
     """
     spec = spec_of(model)
-    set_params(model.train(), spec, start_of(params, mask, spec))
-    plan = _plan_of(examples, config, rngs, info)
-    ordered = [examples[client] for client in plan.order]
-    inputs, targets = _tensors_of_all(ordered, info)
-    rows = _Rows.of(model, len(examples), mask)
-    stacked = _Stacked(model, rows, inputs, targets, info.task)
-    losses = stacked.train(plan, config, local, learning_rate)
-    final = np.tile(params_of(model, spec), (len(examples), 1))
-    final[plan.order, : spec.num_trainable] = rows.matrix()
-    check_finite(final, "models after local training")
+    start = start_of(params, mask, spec)
+    if spec.num_trainable < spec.size:
+        set_params(model, spec, start)
+    model.train()
+    plan = _plan_of(parts, config, rngs, info)
+    rows = _Rows.of(model, start[: spec.num_trainable], len(parts), mask)
+    losses = _Stacked(model, rows, data, info).train(plan, config, local, learning_rate)
+    back = np.argsort(plan.order)
+    deltas = np.zeros((len(parts), spec.size), np.float32)  # buffers do not change
+    place = (slice(None), slice(spec.num_trainable))
+    np.subtract(rows.matrix()[back], params[place[1]], out=deltas[place])
+    check_finite(deltas, "models after local training")
     check_finite(losses, "losses of local training")
-    final -= params
-    loss_by_client = dict(zip(plan.order.tolist(), losses.tolist(), strict=True))
-    steps = dict(zip(plan.order.tolist(), plan.num_steps.tolist(), strict=True))
-    return [
-        LocalUpdate(final[client], len(mine), loss_by_client[client], steps[client])
-        for client, mine in enumerate(examples)
-    ]
+    sizes = np.array([len(part) for part in parts])
+    return StackedUpdates(deltas, sizes, losses[back], plan.num_steps[back])
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +134,7 @@ class _Plan:
     Attributes:
         order: clients by falling number of steps, int64 (K,); rows are in this order.
         num_steps: of each row, int64 (K,).
-        places: of the examples in the joined data, int64 (steps, K, b).
+        places: of the examples in the data, int64 (steps, K, b).
         weights: of the examples in the row's mean, float32 (steps, K, b); 0 where a
             batch is shorter than b, or a row has no such step.
     """
@@ -118,26 +146,25 @@ class _Plan:
 
 
 def _plan_of(
-    examples: Sequence[Examples],
+    parts: Sequence[Int64],
     config: TrainConfig,
     rngs: Sequence[np.random.Generator],
     info: DataInfo,
 ) -> _Plan:
     grids = []
-    for mine, rng in zip(examples, rngs, strict=True):
-        if len(mine) == 0:
+    for part, rng in zip(parts, rngs, strict=True):
+        if len(part) == 0:
             raise DataError(f"{info.name}: this device has no examples to train on")
         rng.integers(2**63)  # what seeds dropout when a client trains alone
-        grids.append(_grid(len(mine), config, rng))
+        grids.append(_grid(part, config, rng))
     steps = np.array([len(grid) for grid in grids])
     order = np.argsort(-steps, kind="stable")
-    begins = np.cumsum([0, *(len(examples[client]) for client in order)])
-    chosen = np.full((steps.max(), len(grids), config.batch_size), -1)
+    places = np.full((steps.max(), len(grids), config.batch_size), -1)
     for row, client in enumerate(order):
-        chosen[: steps[client], row] = grids[client]
-    chosen = chosen[:, :, (chosen >= 0).any((0, 1))]
-    real = chosen >= 0
-    places = np.where(real, chosen + begins[:-1, None], 0)
+        places[: steps[client], row] = grids[client]
+    places = places[:, :, (places >= 0).any((0, 1))]
+    real = places >= 0
+    places[~real] = parts[order[0]][0]  # any example: it weighs nothing
     weights = real / np.maximum(real.sum(2, keepdims=True), 1)
     return _Plan(
         order,
@@ -147,28 +174,18 @@ def _plan_of(
     )
 
 
-def _grid(num_examples: int, config: TrainConfig, rng: np.random.Generator) -> Int64:
+def _grid(part: Int64, config: TrainConfig, rng: np.random.Generator) -> Int64:
     """Return one client's batches, int64 (steps, batch size), -1 where one is shorter.
 
     They are those of `endless_batches`.
     """
-    num_batches = -(-num_examples // config.batch_size)
+    num_batches = -(-len(part) // config.batch_size)
     num_steps = config.steps or config.epochs * num_batches
     passes = -(-num_steps // num_batches)
     grid: Int64 = np.full((passes, num_batches * config.batch_size), -1)
     for one_pass in grid:
-        one_pass[:num_examples] = rng.permutation(num_examples)
+        one_pass[: len(part)] = part[rng.permutation(len(part))]
     return grid.reshape(-1, config.batch_size)[:num_steps]
-
-
-def _tensors_of_all(
-    examples: Sequence[Examples], info: DataInfo
-) -> tuple[Tensor, Tensor]:
-    """Return the inputs and targets of all clients, one client after the other."""
-    place = torch.device("cpu")
-    # One by one: a client's examples stay in the cache while they are normalized.
-    pairs = [tensors_of(mine, info, place) for mine in examples]
-    return torch.cat([pair[0] for pair in pairs]), torch.cat([p[1] for p in pairs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,23 +203,23 @@ class _Rows:
     pruned: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, model: nn.Module, num_rows: int, mask: Bool | None) -> "_Rows":
-        start = {
-            name: part.detach().clone()
+    def of(
+        cls, model: nn.Module, start: Float32, num_rows: int, mask: Bool | None
+    ) -> "_Rows":
+        shapes = {
+            name: part.shape
             for name, part in model.named_parameters()
             if part.requires_grad
         }
+        first = _by_name(torch.from_numpy(start.copy()), shapes)
         values = {
             name: part.repeat(num_rows, *[1] * part.ndim)
-            for name, part in start.items()
+            for name, part in first.items()
         }
-        pruned: dict[str, Tensor] = {}
+        pruned = {}
         if mask is not None:
-            sizes = [part.numel() for part in start.values()]
-            parts = torch.split(torch.from_numpy(~mask[: sum(sizes)]), sizes)
-            for (name, part), flags in zip(start.items(), parts, strict=True):
-                pruned[name] = flags.view(part.shape)
-        return cls(values, start, pruned)
+            pruned = _by_name(torch.from_numpy(~mask[: len(start)]), shapes)
+        return cls(values, first, pruned)
 
     def matrix(self) -> Float32:
         """Return all values, float32 (K, d), parameters in the order of the spec."""
@@ -211,21 +228,29 @@ class _Rows:
         return array
 
 
+def _by_name(flat: Tensor, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Return views of the parameters in a vector of them."""
+    parts = torch.split(flat, [math.prod(shape) for shape in shapes.values()])
+    return {
+        name: part.view(*shape)
+        for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Stacked:
     """A network for many clients, and their data."""
 
     model: nn.Module
     rows: _Rows
-    inputs: Tensor
-    targets: Tensor
-    task: Task
+    data: Examples
+    info: DataInfo
 
     def train(
         self, plan: _Plan, config: TrainConfig, local: LocalSettings, rate: float
     ) -> Float64:
         """Make all steps; return each row's mean loss, float64 (K,)."""
-        chain = dense_chain(self.model, self.task)
+        chain = dense_chain(self.model, self.info.task)
         gradients = chain.gradients if chain else self._gradients
         masked, mu = bool(self.rows.pruned), local.proximal_mu
         fused = is_plain_sgd(config, proximal_mu=mu, masked=masked)
@@ -239,9 +264,8 @@ class _Stacked:
             zip(plan.places, plan.weights, strict=True)
         ):
             active = int(np.count_nonzero(plan.num_steps > step))
-            chosen = places[:active]
             values = {name: v[:active] for name, v in self.rows.values.items()}
-            batch = (self.inputs[chosen], self.targets[chosen], weights[:active])
+            batch = (*self._examples(places[:active]), weights[:active])
             if chain and fused:
                 losses = chain.descend(values, *batch, learning_rate=rate)
             else:
@@ -252,6 +276,20 @@ class _Stacked:
             total[:active] += losses.numpy() * sizes[step, :active]
         mean: Float64 = total / sizes.sum(0)
         return mean
+
+    def _examples(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and targets of a step, shape (K, b, ...).
+
+        The raw examples are read where all lie: often they are bytes, a quarter of the
+        traffic of floats, and a batch that was just normalized is in the cache.
+        """
+        chosen = self.data.take(places.numpy().reshape(-1))
+        inputs, targets = tensors_of(chosen, self.info, _CPU)
+        shape = places.shape
+        return (
+            inputs.view(*shape, *inputs.shape[1:]),
+            targets.view(*shape, *targets.shape[1:]),
+        )
 
     def _gradients(
         self,
@@ -273,7 +311,7 @@ class _Stacked:
         weights: Tensor,
     ) -> Tensor:
         outputs = functional_call(self.model, values, (inputs,))
-        return (example_losses(outputs, targets, self.task) * weights).sum()
+        return (example_losses(outputs, targets, self.info.task) * weights).sum()
 
     def _adjust(
         self,

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedge.arrays import Bool, Float32
+from fedge.arrays import Bool, Float32, Int64
 from fedge.config import Augmentation, DataKind, OptimizerName, Task, TrainConfig
 from fedge.data.dataset import DataInfo, Examples
 from fedge.errors import DataError
 from fedge.models.vector import params_of, spec_of
 from fedge.runtime.preprocess import Normalization
 from fedge.strategy import LocalSettings
-from fedge.train.stacked import can_stack, train_stacked
+from fedge.train.stacked import StackedUpdates, can_stack, train_stacked
 from fedge.train.trainer import LocalUpdate, train_locally
 
 INFO = DataInfo(
@@ -80,15 +80,24 @@ def both_ways(
     together = train_stacked(
         model,
         params,
-        data,
+        *joined(data),
         INFO,
-        config,
+        config=config,
         local=local,
         learning_rate=0.1,
         mask=mask,
         rngs=[np.random.default_rng([7, client]) for client in range(len(data))],
     )
-    return alone, together
+    return alone, [together.of(client) for client in range(len(data))]
+
+
+def joined(data: list[Examples]) -> tuple[Examples, list[Int64]]:
+    """Return all examples as one data set, in another order, and whose is which."""
+    features = np.concatenate([mine.features for mine in data])
+    targets = np.concatenate([mine.targets for mine in data])
+    order = np.random.default_rng(3).permutation(len(targets))
+    ends = np.cumsum([len(mine) for mine in data])[:-1]
+    return Examples(features[order], targets[order]), np.split(np.argsort(order), ends)
 
 
 def assert_equal(alone: list[LocalUpdate], together: list[LocalUpdate]) -> None:
@@ -178,16 +187,16 @@ def test_a_model_that_diverges_is_refused() -> None:
         both_stacked([examples(0, 3), huge])
 
 
-def both_stacked(data: list[Examples]) -> list[LocalUpdate]:
+def both_stacked(data: list[Examples]) -> StackedUpdates:
     model = linear()
     params: Float32 = params_of(model, spec_of(model))
     rngs = [np.random.default_rng(client) for client in range(len(data))]
     return train_stacked(
         model,
         params,
-        data,
+        *joined(data),
         INFO,
-        TrainConfig(batch_size=2),
+        config=TrainConfig(batch_size=2),
         local=LocalSettings(),
         learning_rate=1.0,
         mask=None,
