@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Array, Context, Message, RecordDict
 
 from clients.device import Device
 from clients.learner import Learner, learner_of
@@ -13,6 +13,7 @@ from fedge.compress.prune import unpack_mask
 from fedge.errors import PeerError
 from fedge.flower.batching import Computed, computed
 from fedge.flower.entries import arrays_of, config_of
+from fedge.flower.records import payload_key
 from fedge.flower.wire import (
     TRAIN,
     EvaluateReply,
@@ -127,18 +128,19 @@ class _Requests:
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
-        self._arrays: list[bytes] = []
+        self._arrays: list[Array] = []
         self._request: TrainRequest | None = None
 
     def read(self, content: RecordDict, learner: Learner) -> TrainRequest:
         """Return the request; raise PeerError if it is malformed."""
-        arrays = [array.data for array in arrays_of(content).values()]
-        key = (learner, *map(id, arrays), list(config_of(content).items()))
+        arrays = list(arrays_of(content).values())
+        settings = list(config_of(content).items())
+        key = (learner, *map(payload_key, arrays), settings)
         if self._request is None or key != self._key:
             request = TrainRequest.from_content(content, size=learner.spec.size)
             learner.check_spec(request.spec_digest)
             self._key, self._request = key, request
-            self._arrays = arrays  # while they are kept, no others have their ids
+            self._arrays = arrays  # while they are kept, no others are in their place
         return self._request
 
 

@@ -185,13 +185,8 @@ class ExactSum:
                 self._add_block(start, _small_bits(part, weight, scratch))
         self._num_offsets += len(weights)
 
-    def merge(self, other: "ExactSum", *, keep: bool = False) -> None:
-        """Add a partial sum, for example a worker's; raise PeerError on overflow.
-
-        Args:
-            other: the partial sum.
-            keep: the other sum will not change any more and may be kept, not copied.
-        """
+    def merge(self, other: "ExactSum") -> None:
+        """Add a partial sum, for example a worker's; raise PeerError on overflow."""
         if other._units.shape != self._units.shape:
             raise PeerError(
                 f"partial sum: shape {other._units.shape}, need {self._units.shape}"
@@ -199,11 +194,12 @@ class ExactSum:
         if self._magnitude + other._magnitude > _MAX_MAGNITUDE:
             raise PeerError("partial sum: too large to be added without overflow")
         if self.num_terms == 0:
-            units = other._whole_units()
-            self._units = units if keep else units.copy()
-        else:
-            self._own_units()
+            units = other._whole_units()  # those of `from_parts` do not change
+            self._units = units.copy() if units.flags.writeable else units
+        elif self._units.flags.writeable:
             self._units += other._whole_units()
+        else:
+            self._units = self._units + other._whole_units()
         self._magnitude += other._magnitude
         self._weight_sum += other._weight_sum
         self.num_terms += other.num_terms

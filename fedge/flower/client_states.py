@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
-from fedge.flower.codec import Blobs, Plain, copy_content, decode_content
+from fedge.flower.codec import Blobs, Buffer, Plain, copy_content, decode_content
 
 _NOWHERE = -1
 
@@ -44,7 +44,7 @@ class ClientStates:
         return None if kept is None or kept.home == _NOWHERE else kept.home
 
     def keep(
-        self, node: int, worker: int, structure: Plain, blobs: Sequence[bytes]
+        self, node: int, worker: int, structure: Plain, blobs: Sequence[Buffer]
     ) -> None:
         """Note what a client has left in a worker; None if nothing."""
         if structure is not None:

@@ -9,12 +9,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedge.errors import MisuseError, PeerError
-from fedge.flower.records import lent_array, record_of
+from fedge.flower.records import received_array, record_of
 
 Plain: TypeAlias = Any  # what `json` reads and writes
+Buffer: TypeAlias = bytes | memoryview  # large bytes stay where they were read to
 
 # JSON's numbers are decimal, which takes a time that grows with their square.
 _MAX_BITS = 4096
@@ -50,7 +51,7 @@ def encode_content(content: RecordDict, blobs: Blobs) -> Plain:
     return [[key, *_encode_record(record, blobs)] for key, record in content.items()]
 
 
-def copy_content(structure: Plain, blobs: Sequence[bytes], into: Blobs) -> Plain:
+def copy_content(structure: Plain, blobs: Sequence[Buffer], into: Blobs) -> Plain:
     """Return the structure of the same content, with its bytes in `into`."""
     return encode_content(decode_content(structure, blobs), into)
 
@@ -91,8 +92,8 @@ def _check_value(value: object) -> None:
             raise PeerError(f"message: a whole number of more than {_MAX_BITS} bits")
 
 
-def decode_content(structure: Plain, blobs: Sequence[bytes]) -> RecordDict:
-    """Undo `encode_content`; arrays in bytes that are lent (memoryview) stay there."""
+def decode_content(structure: Plain, blobs: Sequence[Buffer]) -> RecordDict:
+    """Undo `encode_content`; arrays' values stay in the bytes that are given."""
     content = RecordDict()
     for key, kind, entries in structure:
         content[key] = _decode_record(kind, entries, blobs)
@@ -100,12 +101,12 @@ def decode_content(structure: Plain, blobs: Sequence[bytes]) -> RecordDict:
 
 
 def _decode_record(
-    kind: str, entries: Plain, blobs: Sequence[bytes]
+    kind: str, entries: Plain, blobs: Sequence[Buffer]
 ) -> ArrayRecord | MetricRecord | ConfigRecord:
     if kind == "a":
         return record_of(
             {
-                name: _array(dtype, tuple(shape), stype, blobs[number])
+                name: received_array(dtype, tuple(shape), stype, blobs[number])
                 for name, dtype, shape, stype, number in entries
             }
         )
@@ -114,17 +115,11 @@ def _decode_record(
     return ConfigRecord({n: _decode_value(value, blobs) for n, value in entries})
 
 
-def _array(dtype: str, shape: tuple[int, ...], stype: str, data: bytes) -> Array:
-    if isinstance(data, memoryview):
-        return lent_array(data)
-    return Array(dtype, shape, stype, data)
-
-
-def _decode_value(value: Plain, blobs: Sequence[bytes]) -> Plain:
+def _decode_value(value: Plain, blobs: Sequence[Buffer]) -> Plain:
     if not isinstance(value, dict):
         return value
     if "b" in value:
-        return blobs[value["b"]]
+        return bytes(blobs[value["b"]])
     return [_decode_value(item, blobs) for item in value["l"]]
 
 

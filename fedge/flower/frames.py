@@ -2,21 +2,30 @@
 
 A frame is a structure (JSON) and the byte strings it refers to. Short ones travel in
 the frame; long ones lie in a piece of memory that both sides know by a file descriptor
-and are copied once by whoever writes and once by whoever reads.
+and are copied once by whoever writes and once by whoever reads. What a worker sends
+that is larger still is given away: it stays where it was written, belongs to whoever
+reads it, and goes when nobody refers to it any more.
 """
 
+import contextlib
+import ctypes
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast, overload
+from typing import overload
 
 from fedge.errors import TransportError
-from fedge.flower.codec import Plain, from_text, to_text
+from fedge.flower.codec import Buffer, Plain, from_text, to_text
 
 _INLINE_BYTES = 16 * 1024  # up to here a socket is as fast as shared memory
+_GIVEN_BYTES = 1 << 20  # from here on mapping pages is faster than copying them
 _PREFIX_BYTES = 8
 _MAX_IO_BYTES = 1 << 30  # Linux moves at most 2 GiB in one call
+# Where the memory that is given away begins: pages that are not in use cost nothing.
+_GIVEN_FROM = 1 << 40
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
 
 
 class Memory:
@@ -25,11 +34,14 @@ class Memory:
     Args:
         fd: descriptor of an anonymous file in memory; this object owns it.
         start: bytes at the front that are used for something else.
+        gives: whether whoever writes gives large byte strings away.
     """
 
-    def __init__(self, fd: int, start: int = 0) -> None:
+    def __init__(self, fd: int, start: int = 0, *, gives: bool = False) -> None:
         self.fd = fd
         self._start = self._position = start
+        self._gives, self._next_given = gives, _GIVEN_FROM
+        self._is_closed = False
 
     @classmethod
     def create(cls, name: str, start: int = 0) -> "Memory":
@@ -38,12 +50,29 @@ class Memory:
 
     @property
     def position(self) -> int:
-        """Where the next bytes are written."""
+        """Where the next bytes that are not given away are written."""
         return self._position
 
     def rewind(self) -> None:
         """Begin at the front again; what was written may be overwritten."""
         self._position = self._start
+
+    def lent_bytes(self, blobs: Sequence[bytes]) -> int:
+        """Return how much is written that may be overwritten after a `rewind`."""
+        return sum(len(blob) for blob in blobs if self._place_of(blob) == _LENT)
+
+    def put(self, blob: bytes) -> int:
+        """Write a byte string that is too long for a frame; return where it begins.
+
+        Raises:
+            TransportError: there is no memory left.
+        """
+        if self._place_of(blob) == _LENT:
+            return self.write(blob)
+        begin = self._next_given
+        self._write_at(begin, blob)
+        self._next_given += -(-len(blob) // mmap.PAGESIZE) * mmap.PAGESIZE
+        return begin
 
     def write(self, data: bytes) -> int:
         """Append bytes; return where they begin.
@@ -51,17 +80,9 @@ class Memory:
         Raises:
             TransportError: there is no memory left.
         """
-        begin, view = self._position, memoryview(data)
-        while view:
-            try:
-                written = os.pwrite(self.fd, view[:_MAX_IO_BYTES], self._position)
-            except OSError as exc:
-                raise TransportError(
-                    f"shared memory: {len(view)} more bytes are refused ({exc}); free "
-                    f"memory, or use fewer workers (engine.workers)"
-                ) from exc
-            self._position += written
-            view = view[written:]
+        begin = self._position
+        self._write_at(begin, data)
+        self._position += len(data)
         return begin
 
     def read(self, begin: int, size: int) -> bytes:
@@ -71,13 +92,56 @@ class Memory:
         half = size // 2
         return self.read(begin, half) + self.read(begin + half, size - half)
 
-    def lend(self, end: int) -> memoryview:
-        """Return the bytes up to `end` where they are, until somebody writes there."""
-        return memoryview(mmap.mmap(self.fd, end, prot=mmap.PROT_READ))
+    def take(self, begin: int, size: int) -> memoryview:
+        """Return bytes that were given away, where they are.
+
+        They are freed together with the last object that refers to them.
+        """
+        pages = mmap.mmap(
+            self.fd,
+            size,
+            flags=mmap.MAP_SHARED | mmap.MAP_POPULATE,
+            prot=mmap.PROT_READ,
+            offset=begin,
+        )
+        weakref.finalize(pages, self._free, begin, size).atexit = False
+        return memoryview(pages)
 
     def close(self) -> None:
         """Give the memory back, once the other side has closed it too."""
+        self._is_closed = True
         os.close(self.fd)
+
+    def _place_of(self, blob: bytes) -> int:
+        if len(blob) <= _INLINE_BYTES:
+            return _INLINE
+        return _GIVEN if self._gives and len(blob) >= _GIVEN_BYTES else _LENT
+
+    def _write_at(self, begin: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                written = os.pwrite(self.fd, view[:_MAX_IO_BYTES], begin)
+            except OSError as exc:
+                raise TransportError(
+                    f"shared memory: {len(view)} more bytes are refused ({exc}); free "
+                    f"memory, or use fewer workers (engine.workers)"
+                ) from exc
+            begin += written
+            view = view[written:]
+
+    def _free(self, begin: int, size: int) -> None:
+        if not self._is_closed:  # else the file goes with its last page
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).fallocate(
+                    self.fd,
+                    _KEEP_SIZE | _PUNCH_HOLE,
+                    ctypes.c_int64(begin),
+                    ctypes.c_int64(size),
+                )
+
+
+_INLINE, _LENT, _GIVEN = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +150,22 @@ class Frame:
 
     Attributes:
         structure: the message.
-        blobs: the bytes it refers to by number.
-        used_memory: whether some of them lay in shared memory.
+        blobs: the bytes it refers to by number; long ones may be memory views.
+        used_memory: whether some of them lay in memory that is written to again.
     """
 
     structure: Plain
-    blobs: Sequence[bytes]
+    blobs: Sequence[Buffer]
     used_memory: bool
 
 
-# A sum is as large as a model of float64 and is added to another at once: its bytes are
-# lent where they lie, and must be used before the writer is told that they were read.
-_LENT = ["partials"]
 # A job's contents stay where they are until the next job: a worker reads those that its
 # own clients get.
 _KEPT = ["job"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept(Sequence[bytes]):
+class _Kept(Sequence[Buffer]):
     """Byte strings that are read when they are asked for.
 
     Attributes:
@@ -113,22 +174,22 @@ class _Kept(Sequence[bytes]):
     """
 
     memory: Memory
-    places: Sequence[tuple[int, int] | bytes]
+    places: Sequence[tuple[int, int] | Buffer]
 
     def __len__(self) -> int:
         return len(self.places)
 
     @overload
-    def __getitem__(self, index: int) -> bytes: ...
+    def __getitem__(self, index: int) -> Buffer: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: slice) -> list[Buffer]: ...
 
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+    def __getitem__(self, index: int | slice) -> Buffer | list[Buffer]:
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         place = self.places[index]
-        return place if isinstance(place, bytes) else self.memory.read(*place)
+        return self.memory.read(*place) if isinstance(place, tuple) else place
 
 
 def pack_frame(structure: Plain, blobs: Sequence[bytes], memory: Memory) -> bytes:
@@ -139,15 +200,10 @@ def pack_frame(structure: Plain, blobs: Sequence[bytes], memory: Memory) -> byte
             table.append((-1, len(blob)))
             inline.append(blob)
         else:
-            table.append((memory.write(blob), len(blob)))
+            table.append((memory.put(blob), len(blob)))
     header, body = to_text([structure, table]), b"".join(inline)
     prefix = len(header).to_bytes(4, "little") + len(body).to_bytes(4, "little")
     return prefix + header + body
-
-
-def needs_memory(blobs: Sequence[bytes]) -> bool:
-    """Say whether a frame with these byte strings would write to shared memory."""
-    return any(len(blob) > _INLINE_BYTES for blob in blobs)
 
 
 class FrameReader:
@@ -183,24 +239,17 @@ class FrameReader:
     def _frame(
         self, structure: Plain, table: Sequence[tuple[int, int]], body: bytes
     ) -> Frame:
-        places: list[tuple[int, int] | bytes] = []
+        places: list[tuple[int, int] | Buffer] = []
         position = 0
         for begin, size in table:
-            if begin >= 0:
+            if begin >= _GIVEN_FROM:
+                places.append(self._memory.take(begin, size))
+            elif begin >= 0:
                 places.append((begin, size))
             else:
                 places.append(body[position : position + size])
                 position += size
         kept = _Kept(self._memory, places)
-        ends = [begin + size for begin, size in table if begin >= 0]
-        kind = structure[:1] if isinstance(structure, list) else None
-        if kind == _KEPT:
-            return Frame(structure, kept, bool(ends))
-        if kind == _LENT and ends:
-            lent = self._memory.lend(max(ends))
-            blobs = [
-                place if isinstance(place, bytes) else lent[place[0] : sum(place)]
-                for place in places
-            ]
-            return Frame(structure, cast(list[bytes], blobs), used_memory=True)
-        return Frame(structure, kept[:], bool(ends))
+        is_lent = any(isinstance(place, tuple) for place in places)
+        is_kept = isinstance(structure, list) and structure[:1] == _KEPT
+        return Frame(structure, kept if is_kept else kept[:], is_lent)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from flwr.app import Message, RecordDict
 
 from fedge.errors import PeerError
-from fedge.flower.codec import Blobs, Plain, decode_content, encode_content
+from fedge.flower.codec import Blobs, Buffer, Plain, decode_content, encode_content
 from fedge.flower.frames import Memory, pack_frame
 from fedge.flower.partial import Accumulator, Reduction, make_partial
 from fedge.flower.schedule import Schedule
@@ -82,15 +82,15 @@ class Job:
         self.num_done -= len(gone)
 
     def add_partial(
-        self, structure: Plain, blobs: Sequence[bytes], nodes: Sequence[int]
+        self, structure: Plain, blobs: Sequence[Buffer], nodes: Sequence[int]
     ) -> None:
-        """Add a worker's sum, whose bytes may be lent."""
+        """Add a worker's sum."""
         assert self.total is not None
+        content = decode_content(structure, blobs)
         try:
-            self.total.merge(decode_content(structure, blobs), nodes)
+            self.total.merge(content, nodes)
         except PeerError:  # whoever asked for it decides what becomes of it
-            owned = decode_content(structure, [bytes(blob) for blob in blobs])
-            self.refused.append((nodes, owned))
+            self.refused.append((nodes, content))
 
     def partials(self) -> Iterator[Message]:
         """Yield the sums that were handed over: one, unless some do not fit."""

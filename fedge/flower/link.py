@@ -5,7 +5,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fedge.flower.codec import Plain
+from fedge.flower.codec import Buffer, Plain
 from fedge.flower.frames import Frame, FrameReader, Memory
 from fedge.flower.processes import Nursery
 from fedge.flower.worker_status import (
@@ -49,7 +49,7 @@ class Link:
     _reader: FrameReader = field(init=False)
     _to_send: bytearray = field(default_factory=bytearray)
     _serial: int = 0
-    _unsent_states: list[tuple[int, Plain, Sequence[bytes]]] = field(
+    _unsent_states: list[tuple[int, Plain, Sequence[Buffer]]] = field(
         default_factory=list
     )
 
@@ -135,12 +135,14 @@ class Link:
         """Return the node of a client in one of its chunks."""
         return next(part[client] for part in self.chunks.values() if client in part)
 
-    def add(self, client: int, node: int, state: Plain, blobs: Sequence[bytes]) -> None:
+    def add(
+        self, client: int, node: int, state: Plain, blobs: Sequence[Buffer]
+    ) -> None:
         """Note that a reply is in its sum; what the client keeps counts later."""
         self.unsent[client] = node
         self._unsent_states.append((node, state, blobs))
 
-    def hand_over(self) -> list[tuple[int, Plain, Sequence[bytes]]]:
+    def hand_over(self) -> list[tuple[int, Plain, Sequence[Buffer]]]:
         """Note that its sum was received; return what the clients in it keep."""
         states = self._unsent_states
         self.forget_job()

@@ -88,7 +88,7 @@ def _by_node(sent: list[Message]) -> Mapping[int, Message]:
 
 def _add(total: PlainTotal, reply: Message) -> None:
     if is_partial(reply):
-        total.merge(reply.content, nodes_of(reply), keep=True)
+        total.merge(reply.content, nodes_of(reply))
     else:
         total.add(reply)
 

@@ -153,21 +153,18 @@ class PlainTotal:
             sums[0][1].config_records[_NUMBERS][_DROPPED] = list(self._dropped)
         return sums
 
-    def merge(
-        self, content: RecordDict, nodes: Sequence[int], *, keep: bool = False
-    ) -> None:
+    def merge(self, content: RecordDict, nodes: Sequence[int]) -> None:
         """Add a partial sum; raise PeerError and change nothing if it does not fit.
 
         Args:
-            content: the sum.
+            content: the sum; it must not change any more.
             nodes: who is in it.
-            keep: the content will not change any more and may be kept, not copied.
         """
         numbers = content.config_records[_NUMBERS]
         layout = Layout.from_json(str(numbers["layout"]))
         self._check_new(nodes)
         one = self._sum_of(layout)
-        one.merge(_Sum.from_content(content, layout, nodes), keep=keep)
+        one.merge(_Sum.from_content(content, layout, nodes))
         self._keep(layout, one, nodes)
         self._dropped += numbers.get(_DROPPED, [])  # type: ignore[arg-type]  # a list
 
@@ -235,8 +232,8 @@ class _Sum:
             self._metrics[name] += sum(Fraction(v) * Fraction(w) for v, w in pairs)
         self.nodes += nodes
 
-    def merge(self, other: "_Sum", *, keep: bool) -> None:
-        self._arrays.merge(other._arrays, keep=keep)
+    def merge(self, other: "_Sum") -> None:
+        self._arrays.merge(other._arrays)
         for name, value in other._metrics.items():
             self._metrics[name] += value
         self.nodes += other.nodes

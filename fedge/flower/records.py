@@ -5,6 +5,7 @@ lets a 64-byte header claim gigabytes. Here the header is read with a cap, compa
 the declaration and with the payload's length, and the array is a view of the bytes.
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -53,14 +54,8 @@ class LocalArray(Array):
     def __init__(self, values: AnyArray) -> None:
         view = values.view()
         view.flags.writeable = False
-        header = BytesIO()
-        write_array_header_1_0(header, header_data_from_array_1_0(view))
         self.__dict__.update(
-            dtype=str(view.dtype),
-            shape=tuple(view.shape),
-            stype=_NUMPY,
-            _values=view,
-            _header=header.getvalue(),
+            dtype=str(view.dtype), shape=tuple(view.shape), stype=_NUMPY, _values=view
         )
 
     @property
@@ -73,9 +68,9 @@ class LocalArray(Array):
     def num_bytes(self) -> int:
         """Number of bytes of `data`."""
         values = self.values
-        if values is None:
+        if values is None or "_data" in self.__dict__:
             return len(self.data)
-        return len(self.__dict__["_header"]) + values.nbytes
+        return len(_header_of(values)) + values.nbytes
 
     @property
     def data(self) -> bytes:
@@ -84,13 +79,18 @@ class LocalArray(Array):
             values = self.__dict__["_values"]
             order = "F" if values.flags.fnc else "C"
             payload = values.reshape(-1, order=order).view(np.uint8).data
-            self.__dict__["_data"] = b"".join([self.__dict__["_header"], payload])
+            self.__dict__["_data"] = b"".join([_header_of(values), payload])
         found: bytes = self.__dict__["_data"]
         return found
 
     @data.setter
     def data(self, data: bytes) -> None:
         self.__dict__.update(_data=data, _values=None)
+
+    def numpy(self) -> AnyArray:
+        """Return the array as a new one; Flower's way there is three copies."""
+        values = self.values
+        return super().numpy() if values is None else values.copy(order="K")
 
     def deflate(self) -> bytes:
         """Return what Flower sends: the form, with its class's name, of an Array."""
@@ -105,16 +105,46 @@ class LocalArray(Array):
     __hash__ = None  # type: ignore[assignment]  # as Array
 
 
-def lent_array(buffer: memoryview) -> LocalArray:
-    """Return an Array whose values lie in somebody else's memory, in numpy's format.
+def _header_of(values: AnyArray) -> bytes:
+    """Return what stands before the values in numpy's format."""
+    header = BytesIO()
+    write_array_header_1_0(header, header_data_from_array_1_0(values))
+    return header.getvalue()
+
+
+def received_array(
+    dtype: str, shape: tuple[int, ...], stype: str, data: bytes | memoryview
+) -> Array:
+    """Return the same as `Array(dtype, shape, stype, data)`, and no copy of the data.
+
+    Where they are an array in numpy's format, as they nearly always are, it is found
+    in them without a detour.
+    """
+    with contextlib.suppress(PeerError):
+        if stype == _NUMPY:
+            array = _array_in(memoryview(data))
+            if (array.dtype, array.shape) == (dtype, shape):
+                if isinstance(data, bytes):
+                    array.__dict__["_data"] = data
+                return array
+    return Array(dtype, shape, stype, bytes(data))
+
+
+def _array_in(buffer: memoryview) -> LocalArray:
+    """Return the Array whose values lie in this memory, in numpy's format.
 
     Raises:
         PeerError: the bytes are not a number array in numpy's format.
     """
-    head = bytes(buffer[:_MAX_HEADER_BYTES])
-    dtype, is_fortran, shape, start = _read_header(head)
-    flat = np.frombuffer(buffer[start:], dtype)
-    return LocalArray(flat.reshape(shape, order="F" if is_fortran else "C"))
+    dtype, is_fortran, shape, start = _read_header(bytes(buffer[:_MAX_HEADER_BYTES]))
+    return LocalArray(_values(buffer[start:], dtype, shape, is_fortran=is_fortran))
+
+
+def payload_key(array: Array) -> tuple[int, int]:
+    """Return what tells an array's values from those of others that are in memory."""
+    if isinstance(array, LocalArray) and array.values is not None:
+        return array.values.__array_interface__["data"][0], array.values.nbytes
+    return id(array.data), len(array.data)
 
 
 def array_of(array: AnyArray) -> Array:
@@ -152,6 +182,16 @@ def read_array(array: Array) -> AnyArray:
         declared = tuple(array.shape)[: _MAX_DIMENSIONS + 1]
         raise PeerError(f"array: shape {shape}, declared {declared}")
     payload = memoryview(array.data)[start:]
+    return _values(payload, dtype, shape, is_fortran=is_fortran)
+
+
+def _values(
+    payload: memoryview,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+    *,
+    is_fortran: bool,
+) -> AnyArray:
     if len(payload) != math.prod(shape) * dtype.itemsize:
         raise PeerError(f"array: {len(payload)} bytes do not make {dtype} {shape}")
     flat = np.frombuffer(payload, dtype)
@@ -254,7 +294,10 @@ def private_copy(content: RecordDict) -> RecordDict:
 def _same(array: Array) -> Array:
     """Return another Array with the same values, or bytes, which are shared."""
     if isinstance(array, LocalArray) and array.values is not None:
-        return LocalArray(array.values)
+        same = LocalArray(array.values)
+        if "_data" in array.__dict__:
+            same.__dict__["_data"] = array.data
+        return same
     return Array(array.dtype, array.shape, array.stype, array.data)
 
 

@@ -5,6 +5,7 @@ one request at a time, so what other threads ask meanwhile is gathered and becom
 next request: its clients still run side by side.
 """
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from flwr.serverapp import Grid
 
 from fedge.flower.layer import GridLayer
 from fedge.flower.partial import Reduction
+from fedge.flower.reply_lists import ReplyLists
 
 
 @dataclass(slots=True)
@@ -37,13 +39,21 @@ class SharedGrid(GridLayer):
         super().__init__(inner)
         self._turn = threading.RLock()  # a thread may ask while it reads a stream
         self._waiting: deque[_Request] = deque()  # its methods are atomic
+        self._lists = ReplyLists()
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Return the replies; one with a timeout is never sent with those of others."""
+        asker = sys._getframe(1)
+        self._lists.let_go(asker)
+        return self._lists.make(self._replies(messages, timeout), asker)
+
+    def _replies(
+        self, messages: Iterable[Message], timeout: float | None
+    ) -> Iterable[Message]:
         if timeout is not None:
-            return list(self.stream(messages, timeout=timeout))
+            return self.stream(messages, timeout=timeout)
         request = _Request(list(messages))
         self._waiting.append(request)
         with self._turn:

@@ -6,6 +6,7 @@ when the job ends. Everything a client leaves in its context goes back too, so t
 worker that dies takes nothing with it that was promised to be kept.
 """
 
+import gc
 import os
 import socket
 import time
@@ -21,8 +22,8 @@ from flwr.app.metadata import Metadata
 from fedge.errors import PeerError
 from fedge.flower.batching import Computed, Stacked
 from fedge.flower.client_runner import ClientRunner, Clients, failure
-from fedge.flower.codec import Blobs, Plain, decode_content, encode_content
-from fedge.flower.frames import Frame, FrameReader, Memory, needs_memory, pack_frame
+from fedge.flower.codec import Blobs, Buffer, Plain, decode_content, encode_content
+from fedge.flower.frames import Frame, FrameReader, Memory, pack_frame
 from fedge.flower.partial import Accumulator
 from fedge.flower.plain_total import PlainTotal
 from fedge.flower.processes import flush_prints
@@ -38,8 +39,9 @@ from fedge.flower.worker_status import (
 from fedge.stopwatch import Stopwatch, measure, measure_each, timed_by
 
 _READ_BYTES = 1 << 20
-# What lies in the outbox while the pool has not read it: many small answers, or one
-# large one.
+_FLUSH_SECONDS = 0.02  # the pool takes the processor from a worker to read an answer
+_LARGE = 1 << 20  # a reply whose memory is worth looking for
+# What lies in the outbox while the pool has not read it, beside what is given away.
 _MAX_UNREAD_BYTES = 8 << 20
 
 
@@ -48,7 +50,7 @@ class _Job:
     """One request, as far as this worker takes part in it."""
 
     structures: Plain
-    blobs: Sequence[bytes]
+    blobs: Sequence[Buffer]
     kinds: Plain
     total: Accumulator | None
     num_bytes: int = 0
@@ -86,6 +88,7 @@ class Worker:
     _waiting: deque[Frame] = field(default_factory=deque)
     _num_unread: int = 0  # frames in the outbox
     _outgoing: list[bytes] = field(default_factory=list)
+    _last_flush: float = 0.0
     _job: _Job | None = None
     _watch: Stopwatch | None = None
 
@@ -136,7 +139,7 @@ class Worker:
             self._finish(chunk, time.perf_counter() - started, added)
 
     def _messages_of(
-        self, items: Iterable[Plain], blobs: Sequence[bytes]
+        self, items: Iterable[Plain], blobs: Sequence[Buffer]
     ) -> tuple[list[int], list[Message]]:
         """Return clients' numbers and messages; give them the states that came."""
         assert self._job is not None
@@ -171,12 +174,16 @@ class Worker:
                 break  # nobody waits for those that have not begun
             reply = next(replies)
             self._set_status(IDLE)
+            is_large = reply.has_content() and payload_bytes(reply.content) > _LARGE
             if (kept := self._add_up(job, message, reply)) is None:
                 added.append((number, message.metadata.dst_node_id))
             else:
                 with measure("sending"):
                     self._send_reply(number, kept)
-                    self._flush()
+                    self._flush_sometimes()
+            if is_large:
+                del reply, kept
+                gc.collect(1)  # views of a message's records are cycles of references
         return added
 
     def _end(self) -> None:
@@ -254,8 +261,8 @@ class Worker:
 
     def _send(self, structure: Plain, blobs: Blobs) -> None:
         """Add a frame to those that go with the next `_flush`."""
-        if needs_memory(blobs.items):
-            self._make_room(sum(map(len, blobs.items)))
+        if num_lent := self.outbox.lent_bytes(blobs.items):
+            self._make_room(num_lent)
             self._num_unread += 1
         self._outgoing.append(pack_frame(structure, blobs.items, self.outbox))
 
@@ -268,8 +275,14 @@ class Worker:
         if not self._num_unread:
             self.outbox.rewind()
 
+    def _flush_sometimes(self) -> None:
+        """Send what there is unless that was done a moment ago."""
+        if time.monotonic() >= self._last_flush + _FLUSH_SECONDS:
+            self._flush()
+
     def _flush(self) -> None:
         """Send what there is, in one piece: whatever is sent wakes the pool."""
+        self._last_flush = time.monotonic()
         if self._outgoing:
             self.connection.sendall(b"".join(self._outgoing))
             self._outgoing.clear()
@@ -311,7 +324,7 @@ def run_worker(
     limits.apply()
     # A process that a client forks must not keep the pool from seeing this one end.
     os.register_at_fork(after_in_child=connection.close)
-    memory = Memory(outbox, start=STATUS_BYTES)
+    memory = Memory(outbox, start=STATUS_BYTES, gives=True)
     Worker(clients, connection, Memory(inbox), memory).serve()
 
 

@@ -1,14 +1,16 @@
 """Frames arrive whole and in order, however the socket cuts them."""
 
+import gc
+import os
 from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedge.flower.frames import Frame, FrameReader, Memory, needs_memory, pack_frame
+from fedge.flower.frames import Frame, FrameReader, Memory, pack_frame
 
-LIMIT = 16 * 1024
+LIMIT, LARGE = 16 * 1024, 1 << 20
 STRUCTURES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text("abc\udfff") | st.just(0.5),
     lambda inner: st.lists(inner, max_size=3),
@@ -47,7 +49,9 @@ def test_frames_may_be_cut_anywhere(
         reader.feed(stream[begin:end])
         found += read_all(reader)
     assert [(frame.structure, frame.blobs) for frame in found] == frames
-    assert [f.used_memory for f in found] == [needs_memory(b) for _, b in frames]
+    assert [f.used_memory for f in found] == [
+        memory.lent_bytes(blobs) > 0 for _, blobs in frames
+    ]
 
 
 def test_a_frame_may_come_byte_by_byte(memory: Memory) -> None:
@@ -70,7 +74,7 @@ def test_only_long_bytes_lie_in_memory(
 ) -> None:
     memory.rewind()
     data = pack_frame([], [bytes(size)], memory)
-    assert needs_memory([bytes(size)]) is lies_in_memory
+    assert memory.lent_bytes([bytes(size)]) == size * lies_in_memory
     assert (len(data) < size) is lies_in_memory
 
 
@@ -80,4 +84,35 @@ def test_memory_keeps_what_is_before_its_start() -> None:
     memory.rewind()
     assert memory.write(b"x") == 4
     assert memory.read(0, 9) == b"\0\0\0\0xbcde"
+    memory.close()
+
+
+def test_large_bytes_that_are_given_away_live_as_long_as_their_reader_wants() -> None:
+    memory = Memory(os.memfd_create("fedge-test"), gives=True)
+    sent = [b"short", b"l" * 20_000, b"first" * LARGE, b"second" * LARGE]
+    reader = FrameReader(memory)
+    reader.feed(pack_frame(["x"], sent, memory))
+    (frame,) = read_all(reader)
+    memory.rewind()
+    memory.write(b"!" * 20_000)  # the next frame, over what was lent
+    held = frame.blobs[3]
+    del frame
+    gc.collect()
+    assert memory_of(memory) < 2 * len(held)  # the first one is gone
+    memory.close()
+    assert bytes(held) == b"second" * LARGE
+
+
+def memory_of(memory: Memory) -> int:
+    return os.fstat(memory.fd).st_blocks * 512
+
+
+def test_what_nobody_holds_takes_no_memory() -> None:
+    memory = Memory(os.memfd_create("fedge-test"), gives=True)
+    for _ in range(20):
+        reader = FrameReader(memory)
+        reader.feed(pack_frame(["x"], [bytes(LARGE)], memory))
+        assert len(read_all(reader)) == 1
+    gc.collect()
+    assert memory_of(memory) < LARGE
     memory.close()
