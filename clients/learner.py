@@ -13,6 +13,7 @@ from fedge.data.dataset import DataInfo, Examples, FederatedData
 from fedge.data.load import load
 from fedge.errors import PeerError
 from fedge.models.build import build_model
+from fedge.models.resize import resize
 from fedge.models.vector import spec_of
 
 
@@ -72,4 +73,7 @@ def learner_of(task: str, data_root: Path | None, allow: tuple[str, ...]) -> Lea
     settings = from_json(ClientTask, task)
     data = load(settings.data, root=data_root, allow=allow)
     model = build_model(settings.model, data.info, seed=settings.seed, allow=allow)
+    if settings.shapes:
+        shapes = {name: tuple(shape) for name, shape in settings.shapes.items()}
+        model = resize(model, shapes, data.info)
     return Learner(settings, model, spec_of(model), data)

@@ -1,5 +1,6 @@
 """The ServerApp: one object for the simulator, Flower's runtimes and a real fleet."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context
@@ -16,7 +17,8 @@ from fedge.strategy import Needs
 from server.coordinator import Wiring, train
 from server.events import Observer, current_observer
 from server.journal import Journal
-from server.model_state import ModelState, initial_state
+from server.model_state import ModelState
+from server.narrow import check_narrowing, fitted
 from server.profile import profiled
 from server.publish import open_repository, publish
 from server.push import push
@@ -64,13 +66,14 @@ def _coordinate(
     grid: Grid, experiment: Experiment, folder: Path, observer: Observer
 ) -> None:
     setup = prepare(experiment)
+    check_narrowing(setup)
     folder.mkdir(parents=True, exist_ok=True)
     if experiment.release.enabled:
         open_repository(folder, setup)  # a missing key is told before the training
     wiring = connect(grid, setup, folder)
     journal = Journal.open(folder / JOURNAL, _lasting_settings(experiment))
     try:
-        state = train(setup, wiring, journal, observer)
+        setup, state = train(setup, wiring, journal, observer)
         model_sha256 = _save_models(setup, journal, state, folder)
         release = None
         if experiment.release.enabled:
@@ -148,7 +151,7 @@ def _save_models(
     """Write `last.safetensors` and `best.safetensors`; return the last one's digest."""
     best = journal.best()
     if best is not None:
-        prototype = initial_state(setup.strategy, setup.initial_params, setup.spec)
-        best_state = from_bytes(prototype, best.state)
-        save_model(folder / "best.safetensors", best_state.params, setup.spec)
+        best_state = from_bytes(replace(state, mask=None, shapes={}), best.state)
+        spec = fitted(setup, best_state.shapes).spec
+        save_model(folder / "best.safetensors", best_state.params, spec)
     return save_model(folder / "last.safetensors", state.params, setup.spec)

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from fedge.compress.prune import pack_mask
 from fedge.compress.schedule import sparsity_at
 from fedge.errors import PeerError, RoundAbortedError
+from fedge.flower import PlainSum, SecureSum
 from fedge.flower.layer import stream_replies
 from fedge.flower.records import content_of_reply
 from fedge.flower.telemetry import Telemetry, Traffic
@@ -25,6 +26,8 @@ from fedge.flower.wire import (
     EvaluateReply,
     EvaluateRequest,
     TrainRequest,
+    secure_plan,
+    train_reply_layout,
 )
 from fedge.stopwatch import measure
 from fedge.train.evaluate import evaluate
@@ -33,6 +36,7 @@ from server.collect import Answers, collect
 from server.events import Observer
 from server.journal import Journal, RoundRecord
 from server.model_state import ModelState, advance, initial_state, pruned
+from server.narrow import fitted, narrow
 from server.sampler import draw_cohort
 from server.setup import Setup
 from server.state_codec import from_bytes, to_bytes
@@ -45,7 +49,7 @@ class Wiring:
     """How the coordinator reaches its devices.
 
     Attributes:
-        grid: the top of the stack of layers.
+        grid: the top of the stack of layers; one that sums knows the model's size.
         telemetry: the layer that counts, somewhere in that stack.
         nodes: node ids of all devices, in the order of their partition ids.
     """
@@ -53,6 +57,13 @@ class Wiring:
     grid: Grid
     telemetry: Telemetry
     nodes: Sequence[int]
+
+    def resize(self, size: int) -> None:
+        """Let the grid expect models of so many coordinates from now on."""
+        if isinstance(self.grid, PlainSum):
+            self.grid.expect = train_reply_layout(size)
+        elif isinstance(self.grid, SecureSum):
+            self.grid.plan = secure_plan(size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +83,14 @@ class _Try:
 
 def train(
     setup: Setup, wiring: Wiring, journal: Journal, observer: Observer
-) -> ModelState:
-    """Run the rounds that are not in the journal yet; return the final state.
+) -> tuple[Setup, ModelState]:
+    """Run the rounds that are not in the journal yet.
+
+    Returns:
+        The final state, and the setup for its network, which may have become narrower.
 
     Raises:
+        CompressionError: channels shall be removed and none can be.
         RoundAbortedError: a round failed in each of `run.max_attempts` tries. What was
             committed before stays; the run can be resumed.
         JournalError: the journal is damaged, or a round could not be stored.
@@ -88,21 +103,29 @@ def train(
     if checkpoint is not None:
         state = from_bytes(_prototype(state), checkpoint.state)
         first_round = checkpoint.round_index + 1
+        if state.shapes:
+            setup = fitted(setup, state.shapes)
+            wiring.resize(setup.spec.size)
     best = max((r.score for r in journal.rounds() if r.score == r.score), default=None)
     observer.run_started(first_round=first_round, num_rounds=run.rounds)
     for round_index in range(first_round, run.rounds):
         state, record = _round(setup, wiring, state, round_index)
+        old = setup
+        setup, state = narrow(setup, state, round_index=round_index + 1)
+        if setup is not old:
+            wiring.resize(setup.spec.size)
+            state = pruned(state, setup.spec, _sparsity(setup, round_index + 1))
         is_best = record.score == record.score and (best is None or record.score > best)
         with measure("journal"):
             journal.commit(record, to_bytes(state), best=is_best)
         best = record.score if is_best else best
         observer.round_finished(record)
-    return state
+    return setup, state
 
 
 def _prototype(state: ModelState) -> ModelState:
     """Return a state whose classes say how a stored one is to be read."""
-    return replace(state, mask=None)
+    return replace(state, mask=None, shapes={})
 
 
 def _round(

@@ -1,6 +1,7 @@
 """The global model between two rounds, and how a round changes it."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,14 @@ class ModelState:
         strategy_state: the strategy's own; its `params` are the trainable coordinates.
         buffers: the others, averaged and never optimized, float32.
         mask: which coordinates of the whole model are kept, bool; None keeps all.
+        shapes: of the network's parameters after structured pruning; empty if they are
+            those it was built with.
     """
 
     strategy_state: Any
     buffers: Float32
     mask: Bool | None
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @property
     def params(self) -> Float32:
@@ -33,11 +37,14 @@ class ModelState:
 
 
 def initial_state(
-    strategy: Strategy[Any], params: Float32, spec: ModelSpec
+    strategy: Strategy[Any],
+    params: Float32,
+    spec: ModelSpec,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> ModelState:
-    """Return the state before the first round."""
+    """Return the state before the first round, or after channels were removed."""
     trainable, buffers = np.split(params, [spec.num_trainable])
-    return ModelState(strategy.init(trainable), buffers, mask=None)
+    return ModelState(strategy.init(trainable), buffers, None, shapes or {})
 
 
 def advance(
@@ -61,6 +68,7 @@ def advance(
             strategy.apply(state.strategy_state, trainable),
             (state.buffers + buffer_delta).astype(np.float32),
             state.mask,
+            state.shapes,
         )
     try:
         check_finite(advanced.params, "global model")

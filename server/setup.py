@@ -13,6 +13,7 @@ from fedge.data.dataset import FederatedData
 from fedge.data.load import load
 from fedge.errors import ConfigError
 from fedge.models.build import build_model
+from fedge.models.resize import Shapes, resize
 from fedge.models.vector import params_of, spec_of
 from fedge.strategy import Strategy
 from server.settings import check_experiment
@@ -72,11 +73,30 @@ def prepare(experiment: Experiment) -> Setup:
         spec=spec,
         initial_params=params_of(model, spec),
         num_devices=num_devices,
-        task=_task(experiment, num_devices),
+        task=_task(experiment, num_devices, {}),
     )
 
 
-def _task(experiment: Experiment, num_devices: int) -> str:
+def resized(setup: Setup, shapes: Shapes) -> Setup:
+    """Return the setup of the same run with a narrower network; see `resize`.
+
+    Args:
+        setup: as prepared, or resized before.
+        shapes: of the network's parameters; empty for those it was built with.
+
+    Raises:
+        ConfigError: the shapes are not those of a narrower network of this kind.
+    """
+    experiment, info = setup.experiment, setup.data.info
+    run = experiment.run
+    model = build_model(experiment.model, info, seed=run.seed, allow=run.allow)
+    if shapes:
+        model = resize(model, shapes, info)
+    task = _task(experiment, setup.num_devices, shapes)
+    return replace(setup, model=model, spec=spec_of(model), task=task)
+
+
+def _task(experiment: Experiment, num_devices: int, shapes: Shapes) -> str:
     # A device looks for data in its own folder; the coordinator's is not its business.
     return to_json(
         ClientTask(
@@ -86,5 +106,6 @@ def _task(experiment: Experiment, num_devices: int) -> str:
             partition=experiment.partition,
             model=experiment.model,
             train=experiment.train,
+            shapes={name: list(shape) for name, shape in shapes.items()},
         )
     )

@@ -25,10 +25,7 @@ def sparsity_at(
     Raises:
         ValueError: `round_index` is negative or `num_rounds` is below 1.
     """
-    if round_index < 0 or num_rounds < 1:
-        raise ValueError(
-            f"round_index {round_index} must be >= 0 and num_rounds {num_rounds} >= 1"
-        )
+    _check_place(round_index, num_rounds)
     begin, end = config.prune_begin * num_rounds, config.prune_end * num_rounds
     if round_index >= end:
         return config.sparsity
@@ -36,6 +33,37 @@ def sparsity_at(
         return 0.0
     left = (end - round_index) / (end - begin)
     return config.sparsity * (1.0 - left * left * left)
+
+
+def channel_sparsity_at(
+    config: CompressionConfig, *, round_index: int, num_rounds: int
+) -> float:
+    """Return the share of the channels that is removed at this point of the run.
+
+    In `channel_steps` equal steps, spread evenly: each removes the same share of what
+    is left. A step changes the shapes of the model, so there are few.
+
+    Guarantee: never falls with `round_index`, lies in [0, config.channel_sparsity], and
+    is exactly `config.channel_sparsity` from `channel_end` on.
+
+    Args:
+        config: channel_sparsity, channel_begin, channel_end and channel_steps.
+        round_index: rounds that are done: 0 before the first, num_rounds at the end.
+        num_rounds: rounds of the run, >= 1.
+
+    Raises:
+        ValueError: `round_index` is negative or `num_rounds` is below 1.
+    """
+    _check_place(round_index, num_rounds)
+    begin, end = config.channel_begin * num_rounds, config.channel_end * num_rounds
+    if round_index >= end:
+        return config.channel_sparsity
+    if round_index < begin:
+        return 0.0
+    # The last step is at the end, so there is one interval less than steps.
+    done = 1 + int((config.channel_steps - 1) * (round_index - begin) / (end - begin))
+    kept = (1.0 - config.channel_sparsity) ** (done / config.channel_steps)
+    return 1.0 - float(kept)
 
 
 def prunes_at(config: CompressionConfig, *, round_index: int, num_rounds: int) -> bool:
@@ -48,3 +76,10 @@ def prunes_at(config: CompressionConfig, *, round_index: int, num_rounds: int) -
     if round_index == 0:
         return now > 0.0
     return now > sparsity_at(config, round_index=round_index - 1, num_rounds=num_rounds)
+
+
+def _check_place(round_index: int, num_rounds: int) -> None:
+    if round_index < 0 or num_rounds < 1:
+        raise ValueError(
+            f"round_index {round_index} must be >= 0 and num_rounds {num_rounds} >= 1"
+        )

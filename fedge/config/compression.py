@@ -19,6 +19,11 @@ class CompressionConfig:
     """Pruning during training, then quantization of what is shipped.
 
     Attributes:
+        channel_sparsity: share of each hidden layer's channels or units that is removed
+            from the network, in [0, 1); 0 keeps all.
+        channel_begin, channel_end: shares of the rounds after which channels are
+            removed for the first and for the last time, in [0, 1].
+        channel_steps: in how many steps, 1 to 100.
         sparsity: share of the prunable weights that are zero at the end, in [0, 1).
         prune_begin: share of the rounds after which pruning begins, in [0, 1].
         prune_end: share of the rounds at which `sparsity` is reached, in [0, 1].
@@ -31,6 +36,10 @@ class CompressionConfig:
         zstd_level: effort of the lossless last step, 1 to 22.
     """
 
+    channel_sparsity: float = 0.0
+    channel_begin: float = 0.15
+    channel_end: float = 0.45
+    channel_steps: int = 4
     sparsity: float = 0.6
     prune_begin: float = 0.3
     prune_end: float = 0.8
@@ -41,6 +50,15 @@ class CompressionConfig:
     zstd_level: int = 19
 
     def __post_init__(self) -> None:
+        check_below_one("compression.channel_sparsity", self.channel_sparsity)
+        check_within("compression.channel_begin", self.channel_begin, 0.0, 1.0)
+        check_within("compression.channel_end", self.channel_end, 0.0, 1.0)
+        check_within("compression.channel_steps", self.channel_steps, 1, 100)
+        if self.channel_end < self.channel_begin:
+            raise ConfigError(
+                f"compression.channel_end: {self.channel_end} is before "
+                f"compression.channel_begin: {self.channel_begin}"
+            )
         check_below_one("compression.sparsity", self.sparsity)
         check_within("compression.prune_begin", self.prune_begin, 0.0, 1.0)
         check_within("compression.prune_end", self.prune_end, 0.0, 1.0)

@@ -67,6 +67,8 @@ class ClientTask:
     Attributes:
         seed: the run's seed, >= 0.
         num_devices: devices the simulated data is split over, >= 1.
+        shapes: of the model's parameters, where they differ from those it is built with
+            (structured pruning); empty if none do.
         data, partition, model, train: see each group's own class.
     """
 
@@ -76,6 +78,7 @@ class ClientTask:
     partition: PartitionConfig
     model: ModelConfig
     train: TrainConfig
+    shapes: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_at_least("seed", self.seed, 0)

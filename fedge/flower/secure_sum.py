@@ -80,7 +80,7 @@ class SecureSum(GridLayer):
             raise ConfigError("secagg.mode: off; use PlainSum to sum in the clear")
         self.metrics, self.frozen = tuple(metrics), tuple(frozen)
         self.weighted_by_key = weighted_by_key
-        self._plan, self._threads = plan, threads
+        self.plan, self._threads = plan, threads
         self._introductions = Introductions(enrolment_key)
         # Clients never go back: milliseconds since 1970 grow with every restart.
         self._run, self._sessions = time.time_ns() // 1_000_000, 0
@@ -111,7 +111,7 @@ class SecureSum(GridLayer):
     def _session(self, sent: list[Message], timeout: float | None) -> Iterator[Message]:
         content = _common_content(sent)
         cohort = self._introduce(sent)
-        plan = self._plan or plan_for(
+        plan = self.plan or plan_for(
             content,
             frozen=self.frozen,
             metrics=self.metrics,

@@ -1,0 +1,75 @@
+"""Structured pruning at a round boundary: a narrower network, from now on for good.
+
+The strategy starts anew on the smaller model (its momenta have no meaning there), and
+so do the devices, which keep no optimizer state between rounds. What they are sent is
+the shapes, as a part of their task.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from fedge.compress.schedule import channel_sparsity_at
+from fedge.models.resize import shapes_of
+from fedge.models.vector import params_of, set_params
+from server.model_state import ModelState, initial_state
+from server.setup import Setup, resized
+
+logger = logging.getLogger(__name__)
+
+
+def check_narrowing(setup: Setup) -> None:
+    """Raise CompressionError if channels shall be removed and none can be."""
+    run = setup.experiment.run
+    shares = (_share_to_remove(setup, index + 1) for index in range(run.rounds))
+    first = next((share for share in shares if share > 0.0), None)
+    if first is not None:
+        _narrowed(setup, first)
+
+
+def _share_to_remove(setup: Setup, round_index: int) -> float:
+    """Return the share of what is left that goes when so many rounds are done."""
+    run, config = setup.experiment.run, setup.experiment.compression
+    removed = 0.0  # before the first round nothing is
+    if round_index > 1:
+        removed = channel_sparsity_at(
+            config, round_index=round_index - 1, num_rounds=run.rounds
+        )
+    wanted = channel_sparsity_at(config, round_index=round_index, num_rounds=run.rounds)
+    return 1.0 - (1.0 - wanted) / (1.0 - removed)
+
+
+def _narrowed(setup: Setup, share: float) -> nn.Module:
+    from fedge.compress.structured import narrowed  # brings torch-pruning
+
+    info = setup.data.info
+    example = info.normalization.apply(setup.data.test.features[:1])
+    return narrowed(setup.model, example, share=share)
+
+
+def fitted(setup: Setup, shapes: Mapping[str, Sequence[int]]) -> Setup:
+    """Return the setup for a state with these shapes (`ModelState.shapes`)."""
+    return resized(setup, {name: tuple(shape) for name, shape in shapes.items()})
+
+
+def narrow(
+    setup: Setup, state: ModelState, *, round_index: int
+) -> tuple[Setup, ModelState]:
+    """Remove channels if that is due when `round_index` rounds are done.
+
+    Raises:
+        CompressionError: none could be removed.
+    """
+    share = _share_to_remove(setup, round_index)
+    if share <= 0.0:
+        return setup, state
+    set_params(setup.model, setup.spec, state.params)
+    smaller = _narrowed(setup, share)
+    shapes = shapes_of(smaller)
+    changed = resized(setup, shapes)
+    params = params_of(smaller, changed.spec)
+    logger.info(
+        "channels removed: parameters=%d before=%d", changed.spec.size, setup.spec.size
+    )
+    return changed, initial_state(setup.strategy, params, changed.spec, shapes)
