@@ -35,6 +35,11 @@ from server.events import Observer
 from server.setup import Setup
 
 _PARITY_EXAMPLES = 64
+_QUANTIZATION = {
+    "float32": Quantization.none,
+    "int8": Quantization.int8,
+    "codebook": Quantization.codebook,
+}
 _LATENCY_REPEATS = 200
 
 
@@ -125,6 +130,7 @@ def _compress(setup: Setup, fp32_model: bytes) -> Compressed:
         config=setup.experiment.compression,
         evaluate=evaluate,
         latency=_latency_of(setup),
+        dense_bytes=setup.initial_params.nbytes,
     )
 
 
@@ -214,11 +220,7 @@ def _provenance(setup: Setup, compressed: Compressed, sparsity: float) -> Proven
             max(run.min_answers, secagg.min_cohort) if secured else run.min_answers
         ),
         sparsity=sparsity,
-        quantization=(
-            Quantization.int8
-            if compressed.report.chosen == "int8"
-            else Quantization.none
-        ),
+        quantization=_QUANTIZATION[compressed.report.chosen],
         parent_version=0,
         config_digest=digest,
     )

@@ -72,7 +72,7 @@ def summarize(
         "train_seconds": sum(record.seconds for record in rounds),
         "model_sha256": model_sha256,
         "accuracy_shipped": None,
-        "bytes_fp32": 4 * setup.spec.size,
+        "bytes_fp32": setup.initial_params.nbytes,
         "bytes_shipped": None,
         "latency_ms_fp32": None,
         "latency_ms_shipped": None,
@@ -90,7 +90,7 @@ def _release_figures(published: Published, rollout: Rollout) -> dict[str, Any]:
     return {
         "accuracy_fp32": fp32.accuracy,
         "accuracy_shipped": report.shipped.accuracy,
-        "bytes_fp32": fp32.file_bytes,
+        "bytes_fp32": report.full_bytes,
         "bytes_shipped": report.shipped.packed_bytes,
         "latency_ms_fp32": fp32.latency_ms,
         "latency_ms_shipped": report.shipped.latency_ms,

@@ -13,6 +13,7 @@ import onnx
 from onnx import numpy_helper
 
 from fedge.arrays import AnyArray
+from fedge.compress.codebook import store_codebook
 from fedge.compress.pack import pack
 from fedge.compress.quantize import quantize_int8
 from fedge.compress.report import Candidate, CompressionReport
@@ -48,11 +49,14 @@ def compress(
     config: CompressionConfig,
     evaluate: Evaluate,
     latency: Latency,
+    dense_bytes: int = 0,
 ) -> Compressed:
     """Return the model that the settings ask for, if it is good and small enough.
 
-    With `quantization=int8` the int8 model is shipped, unless packing leaves it no
-    smaller than the float32 one (nothing in it could be quantized).
+    With `quantization=int8` (or `codebook`) that model is shipped, unless packing
+    leaves it no smaller than the float32 one (nothing in it could be quantized). With
+    `smallest` all are built and measured, and the smallest one is shipped that loses no
+    more accuracy than is allowed.
 
     Guarantee: what is returned has passed both gates, and unpacking `artifact` gives
     `model`; with a deterministic `evaluate` the same inputs give the same bytes.
@@ -65,6 +69,7 @@ def compress(
             larger is better.
         latency: milliseconds per prediction of each file; they are handed over together
             so that the runs can alternate on a busy machine.
+        dense_bytes: see `CompressionReport`.
 
     Raises:
         CompressionError: a gate was missed, or the int8 model does not run. Publish
@@ -72,16 +77,26 @@ def compress(
         ValueError: `latency` returned another number of values than it got files.
     """
     models = {"float32": fp32_model}
-    if config.quantization is Quantization.int8:
+    wanted = config.quantization
+    if wanted in (Quantization.int8, Quantization.smallest):
         models["int8"] = quantize_int8(fp32_model, calibration)
+    if wanted in (Quantization.codebook, Quantization.smallest):
+        models["codebook"] = store_codebook(fp32_model)
     packed = {n: pack(model, level=config.zstd_level) for n, model in models.items()}
-    report = CompressionReport(
-        candidates=_measure(models, packed, evaluate, latency),
-        chosen=min(packed, key=lambda name: len(packed[name])),
-    )
+    candidates = _measure(models, packed, evaluate, latency)
+    report = CompressionReport(candidates, _choose(candidates, config), dense_bytes)
     _check_accuracy(report, config)
     _check_ratio(report, config)
     return Compressed(packed[report.chosen], models[report.chosen], report)
+
+
+def _choose(candidates: Sequence[Candidate], config: CompressionConfig) -> str:
+    """Return the smallest candidate's name; of the good ones, if all were built."""
+    allowed = candidates
+    if config.quantization is Quantization.smallest:
+        least = candidates[0].accuracy - config.max_accuracy_drop - _ROUNDING
+        allowed = [c for c in candidates if c.accuracy >= least] or candidates
+    return min(allowed, key=lambda candidate: candidate.packed_bytes).name
 
 
 def _measure(

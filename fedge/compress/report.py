@@ -8,7 +8,7 @@ class Candidate:
     """One form of the model that could be shipped.
 
     Attributes:
-        name: "float32" or "int8".
+        name: "float32", "int8" or "codebook".
         file_bytes: size of the ONNX file.
         packed_bytes: size of what is sent.
         accuracy: what the evaluation returned; larger is better.
@@ -32,10 +32,13 @@ class CompressionReport:
     Attributes:
         candidates: at least one; their names differ.
         chosen: the name of one of them.
+        dense_bytes: size of the float32 network as it was built, if channels were
+            removed from it since; else 0.
     """
 
     candidates: tuple[Candidate, ...]
     chosen: str
+    dense_bytes: int = 0
 
     def __post_init__(self) -> None:
         names = [candidate.name for candidate in self.candidates]
@@ -48,9 +51,14 @@ class CompressionReport:
         return next(c for c in self.candidates if c.name == self.chosen)
 
     @property
+    def full_bytes(self) -> int:
+        """Size of the float32 network before it was made smaller."""
+        return max(self.dense_bytes, self.candidates[0].file_bytes)
+
+    @property
     def ratio(self) -> float:
-        """Bytes of the float32 ONNX file per byte that is sent."""
-        return self.candidates[0].file_bytes / self.shipped.packed_bytes
+        """Bytes of the float32 network per byte that is sent."""
+        return self.full_bytes / self.shipped.packed_bytes
 
     @property
     def accuracy_drop(self) -> float:
@@ -62,6 +70,7 @@ class CompressionReport:
         return {
             "candidates": [asdict(candidate) for candidate in self.candidates],
             "chosen": self.chosen,
+            "full_bytes": self.full_bytes,
             "ratio": self.ratio,
             "accuracy_drop": self.accuracy_drop,
         }

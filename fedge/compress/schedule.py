@@ -62,8 +62,10 @@ def channel_sparsity_at(
         return 0.0
     # The last step is at the end, so there is one interval less than steps.
     done = 1 + int((config.channel_steps - 1) * (round_index - begin) / (end - begin))
+    if done == config.channel_steps:
+        return config.channel_sparsity
     kept = (1.0 - config.channel_sparsity) ** (done / config.channel_steps)
-    return 1.0 - float(kept)
+    return min(1.0 - float(kept), config.channel_sparsity)
 
 
 def prunes_at(config: CompressionConfig, *, round_index: int, num_rounds: int) -> bool:

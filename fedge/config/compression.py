@@ -12,6 +12,8 @@ class Quantization(StrEnum):
 
     none = auto()
     int8 = auto()  # static, per channel, calibrated on examples
+    codebook = auto()  # weights from tables of 16 values; computes in float32
+    smallest = auto()  # all are built and measured; the smallest good one is shipped
 
 
 @dataclass(slots=True, kw_only=True)

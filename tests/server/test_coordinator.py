@@ -10,16 +10,18 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from safetensors.numpy import load_file
 
 from clients.app import app as client_app
 from fedge.config import Experiment
-from fedge.errors import JournalError, RoundAbortedError
+from fedge.errors import CompressionError, JournalError, RoundAbortedError
 from fedge.flower import LocalGrid
 from fedge.flower.records import array_of
 from server.app import JOURNAL, coordinate
 from server.events import LogObserver
 from server.journal import RoundRecord, read_rounds
 from server.settings import compose_experiment
+from simulations.federation import simulate_federation
 
 FAST = [
     "run=quick",
@@ -316,3 +318,53 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         connection.commit()
     with pytest.raises(JournalError, match="the state 'last' is damaged"):
         run(experiment, tmp_path)
+
+
+NARROWING = [
+    "model=mlp",
+    "model.widths=[16]",
+    "run.rounds=5",
+    "compression=small",
+    "compression.channel_steps=2",
+    "strategy=fedavgm",
+]
+
+
+def test_channels_go_while_the_model_trains(tmp_path: Path) -> None:
+    run(experiment_of(*NARROWING), tmp_path)
+    arrays = load_file(tmp_path / "last.safetensors")
+    # 70 % of 16 hidden units are gone, in two steps that each round for themselves.
+    hidden = arrays["1.weight"].shape[0]
+    assert 4 <= hidden <= 6
+    assert arrays["4.weight"].shape == (10, hidden)
+    assert summary_in(tmp_path)["bytes_fp32"] == 4 * (64 * 16 + 16 + 16 * 10 + 10)
+    rounds = read_rounds(tmp_path / JOURNAL)
+    assert rounds[-1].bytes_up < 0.6 * rounds[0].bytes_up
+
+
+def test_channels_go_under_secure_aggregation(tmp_path: Path) -> None:
+    experiment = experiment_of(*NARROWING, "secagg=semi_honest", "run.cohort=6")
+    simulate_federation(experiment, tmp_path)
+    assert load_file(tmp_path / "last.safetensors")["1.weight"].shape[0] <= 6
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2, 3])
+def test_a_run_that_was_stopped_around_a_step_ends_in_the_same_model(
+    tmp_path: Path, stop_after: int
+) -> None:
+    experiment = experiment_of(*NARROWING)
+    run(experiment, tmp_path / "whole", workers=0)
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment, tmp_path / "stopped", workers=0, stop_after=stop_after)
+    resumed = run(experiment, tmp_path / "stopped", workers=0)
+    assert resumed.first_round == stop_after + 1
+    assert model_in(tmp_path / "stopped") == model_in(tmp_path / "whole")
+
+
+def test_a_model_without_channels_is_refused_before_the_first_round(
+    tmp_path: Path,
+) -> None:
+    experiment = experiment_of("compression=small")  # logistic regression
+    with pytest.raises(CompressionError, match="channel_sparsity=0"):
+        run(experiment, tmp_path)
+    assert not (tmp_path / JOURNAL).exists()

@@ -154,7 +154,43 @@ def test_a_latency_function_that_drops_a_model_is_refused(
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["int8_pruned", "int8", "none"])
+def test_the_smallest_good_candidate_is_chosen(
+    conv_model: bytes, images: Float32
+) -> None:
+    def chosen(accuracy: dict[str, float]) -> str:
+        def evaluate(model: bytes) -> float:
+            if model == conv_model:
+                return accuracy["float32"]
+            return accuracy["codebook" if b"_codebook" in model else "int8"]
+
+        config = CompressionConfig(quantization=Quantization.smallest)
+        result = compress(
+            conv_model,
+            images,
+            config=config,
+            evaluate=evaluate,
+            latency=constant_latency,
+        )
+        names = [candidate.name for candidate in result.report.candidates]
+        assert names == ["float32", "int8", "codebook"]
+        return result.report.chosen
+
+    assert chosen({"float32": 0.99, "int8": 0.99, "codebook": 0.98}) == "codebook"
+    assert chosen({"float32": 0.99, "int8": 0.98, "codebook": 0.97}) == "int8"
+    assert chosen({"float32": 0.99, "int8": 0.9, "codebook": 0.9}) == "float32"
+
+
+def test_the_ratio_is_against_the_network_as_it_was_built(
+    conv_model: bytes, images: Float32
+) -> None:
+    result = compress(
+        conv_model, images, config=CompressionConfig(),
+        evaluate=lambda _: 1.0, latency=constant_latency, dense_bytes=10**6,
+    )  # fmt: skip
+    assert result.report.ratio == 10**6 / len(result.artifact)
+
+
+@pytest.mark.parametrize("name", ["int8_pruned", "int8", "none", "small"])
 def test_each_yaml_names_every_setting_and_is_accepted(name: str) -> None:
     plain = OmegaConf.load(FOLDER / f"{name}.yaml")
     merged = OmegaConf.merge(OmegaConf.structured(CompressionConfig), plain)

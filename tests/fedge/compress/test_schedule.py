@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedge.compress.schedule import prunes_at, sparsity_at
+from fedge.compress.schedule import channel_sparsity_at, prunes_at, sparsity_at
 from fedge.config.compression import CompressionConfig
 
 configs = st.builds(
@@ -62,3 +62,39 @@ def test_pruning_may_be_done_before_the_first_round() -> None:
 def test_impossible_rounds_are_refused(round_index: int, num_rounds: int) -> None:
     with pytest.raises(ValueError, match=r"round_index .* num_rounds"):
         sparsity_at(CompressionConfig(), round_index=round_index, num_rounds=num_rounds)
+
+
+channel_configs = st.builds(
+    lambda share, ends, steps: CompressionConfig(
+        channel_sparsity=share,
+        channel_begin=min(ends),
+        channel_end=max(ends),
+        channel_steps=steps,
+    ),
+    st.floats(0.0, 0.999),
+    st.tuples(st.floats(0.0, 1.0), st.floats(0.0, 1.0)),
+    st.integers(1, 8),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(channel_configs, st.integers(1, 60))
+def test_channels_never_come_back_and_the_last_share_is_the_target(
+    config: CompressionConfig, num_rounds: int
+) -> None:
+    path = [
+        channel_sparsity_at(config, round_index=i, num_rounds=num_rounds)
+        for i in range(num_rounds + 3)
+    ]
+    assert path == sorted(path)
+    assert path[0] >= 0.0
+    assert path[num_rounds:] == [config.channel_sparsity] * 3
+    assert len(set(path)) <= config.channel_steps + 1
+
+
+def test_each_step_removes_the_same_share_of_what_is_left() -> None:
+    config = CompressionConfig(
+        channel_sparsity=0.75, channel_begin=0.2, channel_end=0.6, channel_steps=2
+    )
+    path = [channel_sparsity_at(config, round_index=i, num_rounds=5) for i in range(6)]
+    assert path == [0.0, 0.5, 0.5, 0.75, 0.75, 0.75]

@@ -1,0 +1,136 @@
+"""Smaller networks: what is left is what mattered, and the outputs stay whole."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedge.arrays import AnyArray, Float32
+from fedge.compress.structured import narrowed
+from fedge.errors import CompressionError
+
+IMAGES = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
+TOKENS = np.arange(12).reshape(2, 6) % 7
+
+
+def cnn() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.Conv2d(8, 12, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(12 * 64, 16),
+        nn.ReLU(),
+        nn.Linear(16, 5),
+    )
+
+
+class Recurrent(nn.Module):
+    """Embedding, two recurrent layers, output; as the reference model is."""
+
+    def __init__(self, kind: type[nn.GRU] | type[nn.LSTM]) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 6)
+        self.first = kind(6, 10, batch_first=True)
+        self.second = kind(10, 8, batch_first=True)
+        self.output = nn.Linear(8, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        state = self.embedding(tokens)
+        state = self.second(self.first(state)[0])[0]
+        outputs: Tensor = self.output(state)
+        return outputs
+
+
+def gru() -> nn.Module:
+    torch.manual_seed(0)
+    return Recurrent(nn.GRU)
+
+
+def lstm() -> nn.Module:
+    torch.manual_seed(0)
+    return Recurrent(nn.LSTM)
+
+
+def run(model: nn.Module, inputs: AnyArray) -> Float32:
+    with torch.no_grad():
+        outputs: Float32 = model.eval()(torch.from_numpy(inputs)).numpy()
+    return outputs
+
+
+def size_of(model: nn.Module) -> int:
+    return sum(part.numel() for part in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs"), [(cnn, IMAGES), (gru, TOKENS), (lstm, TOKENS)]
+)
+def test_half_of_the_channels_is_about_a_quarter_of_the_weights(
+    make: type[nn.Module], inputs: AnyArray
+) -> None:
+    model = make()
+    before = [part.detach().clone() for part in model.parameters()]
+    smaller = narrowed(model, inputs, share=0.5)
+    assert run(smaller, inputs).shape == run(model, inputs).shape
+    assert 0.15 * size_of(model) < size_of(smaller) < 0.5 * size_of(model)
+    for old, now in zip(before, model.parameters(), strict=True):
+        torch.testing.assert_close(now.detach(), old, rtol=0.0, atol=0.0)
+
+
+@pytest.mark.parametrize("make", [gru, lstm])
+def test_hidden_units_that_do_nothing_go_first(make: type[nn.Module]) -> None:
+    model = make()
+    silence(model, units=[1, 4, 5, 8, 9])
+    smaller = narrowed(model, TOKENS, share=0.5)
+    assert isinstance(smaller, Recurrent)
+    assert smaller.first.hidden_size == 5
+    # The second layer lost half of its units too; give it the same treatment.
+    expected = first_states(model)[:, :, [0, 2, 3, 6, 7]]
+    np.testing.assert_allclose(first_states(smaller), expected, rtol=0, atol=1e-6)
+
+
+def silence(model: nn.Module, *, units: list[int]) -> None:
+    """Cut all connections of some units of the first layer."""
+    assert isinstance(model, Recurrent)
+    layer = model.first
+    gates = len(layer.get_parameter("weight_hh_l0")) // layer.hidden_size
+    with torch.no_grad():
+        rows = [g * layer.hidden_size + unit for g in range(gates) for unit in units]
+        for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+            getattr(layer, name)[rows] = 0.0
+        layer.get_parameter("weight_hh_l0")[:, units] = 0.0
+        model.second.get_parameter("weight_ih_l0")[:, units] = 0.0
+
+
+def first_states(model: nn.Module) -> Float32:
+    assert isinstance(model, Recurrent)
+    with torch.no_grad():
+        embedded = model.embedding(torch.from_numpy(TOKENS))
+        states: Float32 = model.first(embedded)[0].numpy()
+    return states
+
+
+def test_equal_models_become_equal_smaller_ones() -> None:
+    one, other = (narrowed(cnn(), IMAGES, share=0.3) for _ in range(2))
+    assert np.array_equal(run(one, IMAGES), run(other, IMAGES))
+
+
+def test_a_model_without_hidden_channels_is_refused() -> None:
+    with pytest.raises(CompressionError, match="none of 325 parameters"):
+        narrowed(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), IMAGES, share=0.5)
+
+
+def test_what_cannot_be_sliced_is_refused() -> None:
+    deep = nn.Sequential(nn.Embedding(7, 6), nn.GRU(6, 4, num_layers=2))
+    with pytest.raises(CompressionError, match="GRU in a recurrent network"):
+        narrowed(deep, TOKENS, share=0.5)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="not in"):
+        narrowed(cnn(), IMAGES, share=share)
