@@ -50,6 +50,9 @@ _RUNTIME_ERRORS = (
     ort_errors.RuntimeException,
 )
 
+# 7-bit weights, see `_quantize`.
+LARGEST_CODE = 64
+
 # Only ranges are collected, so the batch size changes nothing but the memory in use.
 _BATCH_SIZE = 64
 
@@ -89,17 +92,23 @@ def quantize_int8(model: bytes, calibration: AnyArray) -> bytes:
     return quantized
 
 
+def prepared(model: bytes) -> bytes:
+    """Return the model as the quantizer sees it: constants folded, shapes inferred."""
+    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, _quiet():
+        source, result = Path(folder, "source"), Path(folder, "prepared")
+        source.write_bytes(model)
+        quant_pre_process(source, result, skip_symbolic_shape=True)
+        return result.read_bytes()
+
+
 def _quantize(model: bytes, calibration: AnyArray) -> bytes:
     """Return the quantizer's own result, through files that nobody else can read."""
     graph = onnx.load_model_from_string(model).graph
     with tempfile.TemporaryDirectory(prefix="fedge.") as folder, _quiet():
-        source, prepared, result = (
-            Path(folder, name) for name in ("source", "prepared", "result")
-        )
-        source.write_bytes(model)
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        source, result = Path(folder, "source"), Path(folder, "result")
+        source.write_bytes(prepared(model))
         quantize_static(
-            prepared,
+            source,
             result,
             _Batches(graph.input[0].name, calibration),
             quant_format=QuantFormat.QDQ,
