@@ -90,7 +90,6 @@ def train(
         The final state, and the setup for its network, which may have become narrower.
 
     Raises:
-        CompressionError: channels shall be removed and none can be.
         RoundAbortedError: a round failed in each of `run.max_attempts` tries. What was
             committed before stays; the run can be resumed.
         JournalError: the journal is damaged, or a round could not be stored.

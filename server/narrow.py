@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from fedge.arrays import AnyArray
 from fedge.compress.schedule import channel_sparsity_at
 from fedge.models.resize import shapes_of
 from fedge.models.vector import params_of, set_params
@@ -21,11 +22,16 @@ logger = logging.getLogger(__name__)
 
 def check_narrowing(setup: Setup) -> None:
     """Raise CompressionError if channels shall be removed and none can be."""
-    run = setup.experiment.run
-    shares = (_share_to_remove(setup, index + 1) for index in range(run.rounds))
-    first = next((share for share in shares if share > 0.0), None)
-    if first is not None:
-        _narrowed(setup, first)
+    config = setup.experiment.compression
+    if config.channel_sparsity > 0.0:
+        from fedge.compress.structured import check_removable  # brings torch-pruning
+
+        check_removable(
+            setup.model,
+            _example(setup),
+            share=config.channel_sparsity,
+            multiple=config.channel_multiple,
+        )
 
 
 def _share_to_remove(setup: Setup, round_index: int) -> float:
@@ -41,11 +47,14 @@ def _share_to_remove(setup: Setup, round_index: int) -> float:
 
 
 def _narrowed(setup: Setup, share: float) -> nn.Module:
-    from fedge.compress.structured import narrowed  # brings torch-pruning
+    from fedge.compress.structured import narrowed
 
-    info = setup.data.info
-    example = info.normalization.apply(setup.data.test.features[:1])
-    return narrowed(setup.model, example, share=share)
+    multiple = setup.experiment.compression.channel_multiple
+    return narrowed(setup.model, _example(setup), share=share, multiple=multiple)
+
+
+def _example(setup: Setup) -> AnyArray:
+    return setup.data.info.normalization.apply(setup.data.test.features[:1])
 
 
 def fitted(setup: Setup, shapes: Mapping[str, Sequence[int]]) -> Setup:
@@ -58,8 +67,8 @@ def narrow(
 ) -> tuple[Setup, ModelState]:
     """Remove channels if that is due when `round_index` rounds are done.
 
-    Raises:
-        CompressionError: none could be removed.
+    Returns:
+        The same setup and state if nothing is removed.
     """
     share = _share_to_remove(setup, round_index)
     if share <= 0.0:
@@ -67,6 +76,8 @@ def narrow(
     set_params(setup.model, setup.spec, state.params)
     smaller = _narrowed(setup, share)
     shapes = shapes_of(smaller)
+    if shapes == shapes_of(setup.model):  # a small step in narrow layers
+        return setup, state
     changed = resized(setup, shapes)
     params = params_of(smaller, changed.spec)
     logger.info(

@@ -26,45 +26,62 @@ _GATES = {nn.GRU: 3, nn.LSTM: 4}
 _SMALLEST = 2  # channels that are left in any layer
 
 
-def narrowed(model: nn.Module, example: AnyArray, *, share: float) -> nn.Module:
+def narrowed(
+    model: nn.Module, example: AnyArray, *, share: float, multiple: int = 1
+) -> nn.Module:
     """Return a smaller copy: in each hidden layer this share of the channels is gone.
 
     Guarantee: deterministic; the copy takes the same inputs and gives outputs of the
-    same shape; it has fewer parameters; the model itself is unchanged.
+    same shape; the model itself is unchanged. Nothing is gone where a layer is too
+    narrow, or all layers are of kinds that cannot be cut (`check_removable`).
 
     Args:
         model: the network.
         example: a batch of inputs, float32 or int64, shape (n, ...), n >= 1; only its
             shape and dtype matter.
         share: of each hidden layer's channels or units, in (0, 1).
+        multiple: leave a multiple of so many, >= 1: runtimes compute blocks of 8 or 16
+            channels, and 10 of them can take longer than 16.
 
     Raises:
-        ValueError: the share is out of range.
-        CompressionError: nothing could be removed.
+        ValueError: a number is out of range.
+        CompressionError: a recurrent network has layers that are not known.
     """
     if not 0.0 < share < 1.0:
         raise ValueError(f"share: {share} not in (0, 1)")
+    if multiple < 1:
+        raise ValueError(f"multiple: {multiple} must be at least 1")
     twin, inputs = copy.deepcopy(model).eval(), torch.from_numpy(example[:1].copy())
     recurrent = [part for part in twin.modules() if isinstance(part, nn.GRU | nn.LSTM)]
     if recurrent:
-        _slice_recurrent(twin, inputs, share)
+        _slice_recurrent(twin, inputs, share, multiple)
     else:
-        _cut_channels(twin, inputs, share)
-    before, after = _num_values(model), _num_values(twin)
+        _cut_channels(twin, inputs, share, multiple)
+    return twin.train(model.training)
+
+
+def check_removable(
+    model: nn.Module, example: AnyArray, *, share: float, multiple: int = 1
+) -> None:
+    """Raise CompressionError if `narrowed` would remove nothing."""
+    smaller = narrowed(model, example, share=share, multiple=multiple)
+    before, after = _num_values(model), _num_values(smaller)
     if not after < before:
         raise CompressionError(
             f"structured pruning of {share:.0%}: none of {before} parameters could be "
             f"removed; its hidden layers are too narrow, or of a kind that cannot be "
-            f"cut: set compression.channel_sparsity=0"
+            f"cut: lower compression.channel_multiple ({multiple} now), or set "
+            f"compression.channel_sparsity=0"
         )
-    return twin.train(model.training)
 
 
 def _num_values(model: nn.Module) -> int:
     return sum(part.numel() for part in model.parameters())
 
 
-def _cut_channels(model: nn.Module, inputs: Tensor, share: float) -> None:
+def _cut_channels(
+    model: nn.Module, inputs: Tensor, share: float, multiple: int
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about how it is used
         import torch_pruning  # the coordinator's only; takes a second
@@ -75,6 +92,7 @@ def _cut_channels(model: nn.Module, inputs: Tensor, share: float) -> None:
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
             pruning_ratio=share,
             max_pruning_ratio=1.0,
+            round_to=multiple,
             ignored_layers=_layers_that_ran(model, inputs)[-1:],
         )
         pruner.step()
@@ -100,13 +118,15 @@ def _layers_that_ran(model: nn.Module, inputs: Tensor) -> list[nn.Module]:
 # -- recurrent layers ------------------------------------------------------------------
 
 
-def _slice_recurrent(model: nn.Module, inputs: Tensor, share: float) -> None:
+def _slice_recurrent(
+    model: nn.Module, inputs: Tensor, share: float, multiple: int
+) -> None:
     """Remove hidden units from each recurrent layer, and from whoever reads them."""
     chain = _layers_that_ran(model, inputs)
     _check_known(chain)
     for layer, reader in pairwise(chain):
         if isinstance(layer, nn.GRU | nn.LSTM):
-            kept = _kept_units(layer, reader, share)
+            kept = _kept_units(layer, reader, share, multiple)
             _keep_units(layer, kept)
             _keep_inputs(reader, kept)
 
@@ -124,7 +144,9 @@ def _check_known(chain: Sequence[nn.Module]) -> None:
             )
 
 
-def _kept_units(layer: nn.GRU | nn.LSTM, reader: nn.Module, share: float) -> Tensor:
+def _kept_units(
+    layer: nn.GRU | nn.LSTM, reader: nn.Module, share: float, multiple: int
+) -> Tensor:
     """Return the hidden units with the largest weights, in order, int64."""
     units, gates = layer.hidden_size, _GATES[type(layer)]
     incoming, hidden = (
@@ -133,7 +155,8 @@ def _kept_units(layer: nn.GRU | nn.LSTM, reader: nn.Module, share: float) -> Ten
     rows = [w.view(gates, units, -1).pow(2).sum((0, 2)) for w in (incoming, hidden)]
     read = _input_weight(reader).detach().pow(2).sum(0)
     score = rows[0] + rows[1] + hidden.pow(2).sum(0) + read
-    num_kept = max(min(_SMALLEST, units), round(units * (1.0 - share)))
+    wanted = max(_SMALLEST, round(units * (1.0 - share)))
+    num_kept = min(units, -(-wanted // multiple) * multiple)
     best = torch.argsort(score, descending=True, stable=True)[:num_kept]
     return best.sort().values
 

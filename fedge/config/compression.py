@@ -26,6 +26,8 @@ class CompressionConfig:
         channel_begin, channel_end: shares of the rounds after which channels are
             removed for the first and for the last time, in [0, 1].
         channel_steps: in how many steps, 1 to 100.
+        channel_multiple: a multiple of so many channels is left in each layer, 1 to
+            1024; runtimes compute blocks of 8 or 16.
         sparsity: share of the prunable weights that are zero at the end, in [0, 1).
         prune_begin: share of the rounds after which pruning begins, in [0, 1].
         prune_end: share of the rounds at which `sparsity` is reached, in [0, 1].
@@ -42,6 +44,7 @@ class CompressionConfig:
     channel_begin: float = 0.15
     channel_end: float = 0.45
     channel_steps: int = 4
+    channel_multiple: int = 8
     sparsity: float = 0.6
     prune_begin: float = 0.3
     prune_end: float = 0.8
@@ -56,6 +59,7 @@ class CompressionConfig:
         check_within("compression.channel_begin", self.channel_begin, 0.0, 1.0)
         check_within("compression.channel_end", self.channel_end, 0.0, 1.0)
         check_within("compression.channel_steps", self.channel_steps, 1, 100)
+        check_within("compression.channel_multiple", self.channel_multiple, 1, 1024)
         if self.channel_end < self.channel_begin:
             raise ConfigError(
                 f"compression.channel_end: {self.channel_end} is before "

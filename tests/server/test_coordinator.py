@@ -326,6 +326,7 @@ NARROWING = [
     "run.rounds=5",
     "compression=small",
     "compression.channel_steps=2",
+    "compression.channel_multiple=1",
     "strategy=fedavgm",
 ]
 

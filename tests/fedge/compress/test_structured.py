@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fedge.arrays import AnyArray, Float32
-from fedge.compress.structured import narrowed
+from fedge.compress.structured import check_removable, narrowed
 from fedge.errors import CompressionError
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
@@ -119,9 +119,26 @@ def test_equal_models_become_equal_smaller_ones() -> None:
     assert np.array_equal(run(one, IMAGES), run(other, IMAGES))
 
 
+@pytest.mark.parametrize(
+    ("make", "inputs"), [(cnn, IMAGES), (gru, TOKENS), (lstm, TOKENS)]
+)
+def test_a_multiple_of_the_channels_is_left(
+    make: type[nn.Module], inputs: AnyArray
+) -> None:
+    smaller = narrowed(make(), inputs, share=0.6, multiple=4)
+    hidden = {
+        len(part) for name, part in smaller.named_parameters() if "weight" in name
+    }
+    assert hidden - {5, 7} <= {4, 8, 12, 16, 24}
+    assert run(smaller, inputs).shape == run(make(), inputs).shape
+
+
 def test_a_model_without_hidden_channels_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
     with pytest.raises(CompressionError, match="none of 325 parameters"):
-        narrowed(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), IMAGES, share=0.5)
+        check_removable(model, IMAGES, share=0.5)
+    with pytest.raises(CompressionError, match="channel_multiple"):
+        check_removable(cnn(), IMAGES, share=0.5, multiple=64)
 
 
 def test_what_cannot_be_sliced_is_refused() -> None:
@@ -134,3 +151,8 @@ def test_what_cannot_be_sliced_is_refused() -> None:
 def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match="not in"):
         narrowed(cnn(), IMAGES, share=share)
+
+
+def test_a_multiple_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple"):
+        narrowed(cnn(), IMAGES, share=0.5, multiple=0)
