@@ -21,8 +21,14 @@ install: $(VENV)/.installed  ## make the environment (.venv)
 demo: install  ## the whole loop on handwritten digits: train, compress, sign, install
 	$(BIN)/python -m simulations.run $(RUN_OPTIONS)
 
+# The integration tests mostly wait for Flower's polls, so they run beside the others.
 test: install  ## all tests but the slow suites below
-	$(BIN)/python -m pytest -m 'not crash'
+	@log=$$(mktemp); \
+	$(BIN)/python -m pytest -m 'not crash' tests/integration >"$$log" 2>&1 & waiting=$$!; \
+	$(BIN)/python -m pytest -m 'not crash' --ignore tests/integration; rest=$$?; \
+	wait $$waiting; integration=$$?; \
+	cat "$$log"; rm -f "$$log"; \
+	exit $$((rest ? rest : integration))
 
 test-crash: install  ## kill runs at 100 random points, and by each fault; they must end in the same model
 	$(BIN)/python -m pytest -m crash
@@ -43,6 +49,7 @@ format: install  ## rewrite the code in the house format
 bench: install  ## all benchmarks, as ratios
 	$(BIN)/python -m simulations.benchmarks.engine
 	$(BIN)/python -m simulations.benchmarks.secagg
+	$(BIN)/python -m simulations.benchmarks.compression
 
 .venv-peers/.installed: simulations/benchmarks/peers.txt
 	$(PYTHON) -m venv .venv-peers
