@@ -1,0 +1,88 @@
+"""What is in an ONNX file, in a few lines: for whoever wonders what was shipped."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import helper, numpy_helper
+
+from fedge.arrays import AnyArray
+from fedge.errors import DataError
+from fedge.runtime.external_data import check_single_file
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An ONNX file.
+
+    Attributes:
+        inputs, outputs: name, type and shape of each, as text.
+        operators: how many there are of each type, most frequent first.
+        bytes_by_dtype: of the arrays in the file.
+        num_weights: values of the arrays with two or more axes.
+        sparsity: share of zeros among them; NaN if there are none.
+        quantization: "float32", "int8" or "codebook".
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: Mapping[str, int]
+    bytes_by_dtype: Mapping[str, int]
+    num_weights: int
+    sparsity: float
+    quantization: str
+
+
+def describe(model: bytes) -> Description:
+    """Return what is in an ONNX file.
+
+    Raises:
+        DataError: it is none, or damaged.
+        VerificationError: it refers to other files.
+    """
+    check_single_file(model)
+    try:
+        graph = onnx.load_model_from_string(model).graph
+        arrays = {a.name: numpy_helper.to_array(a) for a in graph.initializer}
+    except (DecodeError, ValueError, TypeError) as exc:
+        raise DataError("model file: not ONNX, or damaged") from exc
+    if not graph.node or not graph.output:
+        raise DataError("model file: not ONNX, or without operators")
+    operators = Counter(node.op_type for node in graph.node)
+    weights = [_values(name, arrays) for name, a in arrays.items() if a.ndim > 1]
+    total = sum(w.size for w in weights)
+    zeros = total - sum(int(np.count_nonzero(w)) for w in weights)
+    sizes: Counter[str] = Counter()
+    for array in arrays.values():
+        sizes[str(array.dtype)] += array.nbytes
+    return Description(
+        inputs=tuple(map(_value_text, graph.input)),
+        outputs=tuple(map(_value_text, graph.output)),
+        operators=dict(operators.most_common()),
+        bytes_by_dtype=dict(sizes.most_common()),
+        num_weights=total,
+        sparsity=zeros / total if total else float("nan"),
+        quantization=_quantization(arrays, operators),
+    )
+
+
+def _quantization(arrays: Collection[str], operators: Collection[str]) -> str:
+    if any(name.endswith("_codebook") for name in arrays):
+        return "codebook"
+    return "int8" if "DequantizeLinear" in operators else "float32"
+
+
+def _values(name: str, arrays: Mapping[str, AnyArray]) -> AnyArray:
+    """Return a weight's values; of a codebook's indices, what they stand for."""
+    book = arrays.get(f"{name.removesuffix('_index')}_codebook")
+    return arrays[name] if book is None else book[arrays[name]]
+
+
+def _value_text(value: onnx.ValueInfoProto) -> str:
+    kind = value.type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else "?"
+    sides = [dim.dim_param or str(dim.dim_value) for dim in kind.shape.dim]
+    return f"{value.name} {dtype} ({', '.join(sides)})"
