@@ -8,8 +8,6 @@ the shapes, as a part of their task.
 import logging
 from collections.abc import Mapping, Sequence
 
-from torch import nn
-
 from fedge.arrays import AnyArray
 from fedge.compress.schedule import channel_sparsity_at
 from fedge.models.resize import shapes_of
@@ -34,25 +32,6 @@ def check_narrowing(setup: Setup) -> None:
         )
 
 
-def _share_to_remove(setup: Setup, round_index: int) -> float:
-    """Return the share of what is left that goes when so many rounds are done."""
-    run, config = setup.experiment.run, setup.experiment.compression
-    removed = 0.0  # before the first round nothing is
-    if round_index > 1:
-        removed = channel_sparsity_at(
-            config, round_index=round_index - 1, num_rounds=run.rounds
-        )
-    wanted = channel_sparsity_at(config, round_index=round_index, num_rounds=run.rounds)
-    return 1.0 - (1.0 - wanted) / (1.0 - removed)
-
-
-def _narrowed(setup: Setup, share: float) -> nn.Module:
-    from fedge.compress.structured import narrowed
-
-    multiple = setup.experiment.compression.channel_multiple
-    return narrowed(setup.model, _example(setup), share=share, multiple=multiple)
-
-
 def _example(setup: Setup) -> AnyArray:
     return setup.data.info.normalization.apply(setup.data.test.features[:1])
 
@@ -70,11 +49,21 @@ def narrow(
     Returns:
         The same setup and state if nothing is removed.
     """
-    share = _share_to_remove(setup, round_index)
-    if share <= 0.0:
+    config = setup.experiment.compression
+    wanted = _removed_at(setup, round_index)
+    # Before the first round nothing is removed, whatever the schedule says.
+    if not wanted > (_removed_at(setup, round_index - 1) if round_index > 1 else 0.0):
         return setup, state
+    from fedge.compress.structured import narrowed  # brings torch-pruning
+
     set_params(setup.model, setup.spec, state.params)
-    smaller = _narrowed(setup, share)
+    smaller = narrowed(
+        setup.model,
+        _example(setup),
+        share=wanted,
+        multiple=config.channel_multiple,
+        built=shapes_of(resized(setup, {}).model),
+    )
     shapes = shapes_of(smaller)
     if shapes == shapes_of(setup.model):  # a small step in narrow layers
         return setup, state
@@ -84,3 +73,11 @@ def narrow(
         "channels removed: parameters=%d before=%d", changed.spec.size, setup.spec.size
     )
     return changed, initial_state(setup.strategy, params, changed.spec, shapes)
+
+
+def _removed_at(setup: Setup, round_index: int) -> float:
+    return channel_sparsity_at(
+        setup.experiment.compression,
+        round_index=round_index,
+        num_rounds=setup.experiment.run.rounds,
+    )

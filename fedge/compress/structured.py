@@ -13,21 +13,28 @@ arXiv:1608.08710, for norms as importance.
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
+from fedge.models.resize import Shapes, shapes_of
 
 _GATES = {nn.GRU: 3, nn.LSTM: 4}
 _SMALLEST = 2  # channels that are left in any layer
 
 
 def narrowed(
-    model: nn.Module, example: AnyArray, *, share: float, multiple: int = 1
+    model: nn.Module,
+    example: AnyArray,
+    *,
+    share: float,
+    multiple: int = 1,
+    built: Shapes | None = None,
 ) -> nn.Module:
     """Return a smaller copy: in each hidden layer this share of the channels is gone.
 
@@ -39,9 +46,10 @@ def narrowed(
         model: the network.
         example: a batch of inputs, float32 or int64, shape (n, ...), n >= 1; only its
             shape and dtype matter.
-        share: of each hidden layer's channels or units, in (0, 1).
+        share: of each hidden layer's channels or units, in (0, 1), as it was built.
         multiple: leave a multiple of so many, >= 1: runtimes compute blocks of 8 or 16
             channels, and 10 of them can take longer than 16.
+        built: shapes of the parameters as they were built; None: those of `model`.
 
     Raises:
         ValueError: a number is out of range.
@@ -53,10 +61,11 @@ def narrowed(
         raise ValueError(f"multiple: {multiple} must be at least 1")
     twin, inputs = copy.deepcopy(model).eval(), torch.from_numpy(example[:1].copy())
     recurrent = [part for part in twin.modules() if isinstance(part, nn.GRU | nn.LSTM)]
+    targets = _targets(twin, built or shapes_of(twin), share, multiple)
     if recurrent:
-        _slice_recurrent(twin, inputs, share, multiple)
+        _slice_recurrent(twin, inputs, targets)
     else:
-        _cut_channels(twin, inputs, share, multiple)
+        _cut_channels(twin, inputs, targets)
     return twin.train(model.training)
 
 
@@ -75,13 +84,38 @@ def check_removable(
         )
 
 
+def _targets(
+    model: nn.Module, built: Shapes, share: float, multiple: int
+) -> dict[nn.Module, int]:
+    """Return how many channels or units are left in each layer that can be cut."""
+    targets = {}
+    for prefix, part in model.named_modules():
+        weight = "weight_hh_l0" if isinstance(part, nn.GRU | nn.LSTM) else "weight"
+        name = f"{prefix}.{weight}" if prefix else weight
+        if isinstance(part, nn.GRU | nn.LSTM):
+            now, width = part.hidden_size, built[name][1]
+        elif isinstance(part, nn.Linear | _ConvNd):
+            now, width = len(part.weight), built[name][0]
+        else:
+            continue
+        wanted = max(_SMALLEST, round(width * (1.0 - share)))
+        targets[part] = min(now, -(-wanted // multiple) * multiple)
+    return targets
+
+
 def _num_values(model: nn.Module) -> int:
     return sum(part.numel() for part in model.parameters())
 
 
 def _cut_channels(
-    model: nn.Module, inputs: Tensor, share: float, multiple: int
+    model: nn.Module, inputs: Tensor, targets: Mapping[nn.Module, int]
 ) -> None:
+    # It takes shares, of which it keeps the whole part: half a channel more, so that
+    # rounding does not lose one.
+    shares = {
+        part: max(0.0, 1.0 - (target + 0.5) / len(part.get_parameter("weight")))
+        for part, target in targets.items()
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about how it is used
         import torch_pruning  # the coordinator's only; takes a second
@@ -90,9 +124,9 @@ def _cut_channels(
             model,
             inputs,
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            pruning_ratio=share,
+            pruning_ratio=0.0,
+            pruning_ratio_dict=shares,
             max_pruning_ratio=1.0,
-            round_to=multiple,
             ignored_layers=_layers_that_ran(model, inputs)[-1:],
         )
         pruner.step()
@@ -119,14 +153,14 @@ def _layers_that_ran(model: nn.Module, inputs: Tensor) -> list[nn.Module]:
 
 
 def _slice_recurrent(
-    model: nn.Module, inputs: Tensor, share: float, multiple: int
+    model: nn.Module, inputs: Tensor, targets: Mapping[nn.Module, int]
 ) -> None:
     """Remove hidden units from each recurrent layer, and from whoever reads them."""
     chain = _layers_that_ran(model, inputs)
     _check_known(chain)
     for layer, reader in pairwise(chain):
         if isinstance(layer, nn.GRU | nn.LSTM):
-            kept = _kept_units(layer, reader, share, multiple)
+            kept = _kept_units(layer, reader, targets[layer])
             _keep_units(layer, kept)
             _keep_inputs(reader, kept)
 
@@ -144,9 +178,7 @@ def _check_known(chain: Sequence[nn.Module]) -> None:
             )
 
 
-def _kept_units(
-    layer: nn.GRU | nn.LSTM, reader: nn.Module, share: float, multiple: int
-) -> Tensor:
+def _kept_units(layer: nn.GRU | nn.LSTM, reader: nn.Module, num_kept: int) -> Tensor:
     """Return the hidden units with the largest weights, in order, int64."""
     units, gates = layer.hidden_size, _GATES[type(layer)]
     incoming, hidden = (
@@ -155,8 +187,6 @@ def _kept_units(
     rows = [w.view(gates, units, -1).pow(2).sum((0, 2)) for w in (incoming, hidden)]
     read = _input_weight(reader).detach().pow(2).sum(0)
     score = rows[0] + rows[1] + hidden.pow(2).sum(0) + read
-    wanted = max(_SMALLEST, round(units * (1.0 - share)))
-    num_kept = min(units, -(-wanted // multiple) * multiple)
     best = torch.argsort(score, descending=True, stable=True)[:num_kept]
     return best.sort().values
 

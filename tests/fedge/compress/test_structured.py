@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.structured import check_removable, narrowed
 from fedge.errors import CompressionError
+from fedge.models.resize import shapes_of
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
 TOKENS = np.arange(12).reshape(2, 6) % 7
@@ -156,3 +157,18 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
 def test_a_multiple_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple"):
         narrowed(cnn(), IMAGES, share=0.5, multiple=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs"), [(cnn, IMAGES), (gru, TOKENS), (lstm, TOKENS)]
+)
+def test_many_small_steps_end_where_one_large_step_does(
+    make: type[nn.Module], inputs: AnyArray
+) -> None:
+    built = shapes_of(make())
+    once = narrowed(make(), inputs, share=0.6, multiple=2)
+    stepwise = make()
+    for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6):
+        stepwise = narrowed(stepwise, inputs, share=share, multiple=2, built=built)
+    assert shapes_of(stepwise) == shapes_of(once)
+    assert shapes_of(once) != built
