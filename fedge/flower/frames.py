@@ -26,6 +26,7 @@ _MAX_IO_BYTES = 1 << 30  # Linux moves at most 2 GiB in one call
 # Where the memory that is given away begins: pages that are not in use cost nothing.
 _GIVEN_FROM = 1 << 40
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2  # fallocate(2)
+_MAX_TAKEN = 10_000  # of one memory at a time; Linux maps 65,530 pieces for a process
 
 
 class Memory:
@@ -41,6 +42,7 @@ class Memory:
         self.fd = fd
         self._start = self._position = start
         self._gives, self._next_given = gives, _GIVEN_FROM
+        self._num_taken = 0
         self._is_closed = False
 
     @classmethod
@@ -95,8 +97,14 @@ class Memory:
     def take(self, begin: int, size: int) -> memoryview:
         """Return bytes that were given away, where they are.
 
-        They are freed together with the last object that refers to them.
+        They are freed together with the last object that refers to them. Of very many
+        that are held at the same time, the later ones are copied.
         """
+        if self._num_taken >= _MAX_TAKEN:
+            copy = memoryview(self.read(begin, size))
+            self._punch(begin, size)
+            return copy
+        self._num_taken += 1
         pages = mmap.mmap(
             self.fd,
             size,
@@ -131,6 +139,10 @@ class Memory:
             view = view[written:]
 
     def _free(self, begin: int, size: int) -> None:
+        self._num_taken -= 1
+        self._punch(begin, size)
+
+    def _punch(self, begin: int, size: int) -> None:
         if not self._is_closed:  # else the file goes with its last page
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).fallocate(

@@ -116,3 +116,19 @@ def test_what_nobody_holds_takes_no_memory() -> None:
     gc.collect()
     assert memory_of(memory) < LARGE
     memory.close()
+
+
+def test_of_very_many_that_are_held_the_later_ones_are_copied() -> None:
+    memory = Memory(os.memfd_create("fedge-test"), gives=True)
+    begin = memory.put(b"x" * LARGE)
+    held = [memory.take(begin, 1) for _ in range(10_000)]
+    other = memory.put(b"y" * LARGE)
+    copy = memory.take(other, LARGE)
+    assert memory_of(memory) < 2 * LARGE  # the copy's pages are free already
+    assert bytes(copy) == b"y" * LARGE
+    held.clear()
+    gc.collect()
+    again = memory.take(memory.put(b"z" * LARGE), LARGE)  # there is room again
+    assert bytes(again) == b"z" * LARGE
+    assert memory_of(memory) >= LARGE
+    memory.close()
