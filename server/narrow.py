@@ -19,17 +19,21 @@ logger = logging.getLogger(__name__)
 
 
 def check_narrowing(setup: Setup) -> None:
-    """Raise CompressionError if channels shall be removed and none can be."""
+    """Try once, before the first round, what shall be done between rounds.
+
+    Raises:
+        CompressionError: channels shall be removed and none can be.
+        ConfigError: a device could not build what is left.
+    """
     config = setup.experiment.compression
     if config.channel_sparsity > 0.0:
-        from fedge.compress.structured import check_removable  # brings torch-pruning
+        from fedge.compress.structured import check_removable, narrowed
 
-        check_removable(
-            setup.model,
-            _example(setup),
-            share=config.channel_sparsity,
-            multiple=config.channel_multiple,
-        )
+        model, example = setup.model, _example(setup)
+        share, multiple = config.channel_sparsity, config.channel_multiple
+        check_removable(model, example, share=share, multiple=multiple)
+        smaller = narrowed(model, example, share=share, multiple=multiple)
+        resized(setup, shapes_of(smaller))
 
 
 def _example(setup: Setup) -> AnyArray:

@@ -1,8 +1,9 @@
-"""How much of the model is zero after each round.
+"""How much of the model is removed, and how much is zero, after each round.
 
-Half of the pruning happens early, while the network still has rounds to recover in.
+Most of the pruning happens early, while the network still has rounds to recover in.
 
-Source: Zhu, Gupta (2017), arXiv:1710.01878, section 3. Differs in: one step per round.
+Source, for weights: Zhu, Gupta (2017), arXiv:1710.01878, section 3. Differs in: one step
+per round.
 """
 
 from fedge.config.compression import CompressionConfig

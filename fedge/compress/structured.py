@@ -22,9 +22,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
-from fedge.models.resize import Shapes, shapes_of
+from fedge.models.resize import GATES, Shapes, shapes_of
 
-_GATES = {nn.GRU: 3, nn.LSTM: 4}
 _SMALLEST = 2  # channels that are left in any layer
 
 
@@ -180,7 +179,7 @@ def _check_known(chain: Sequence[nn.Module]) -> None:
 
 def _kept_units(layer: nn.GRU | nn.LSTM, reader: nn.Module, num_kept: int) -> Tensor:
     """Return the hidden units with the largest weights, in order, int64."""
-    units, gates = layer.hidden_size, _GATES[type(layer)]
+    units, gates = layer.hidden_size, GATES[type(layer)]
     incoming, hidden = (
         getattr(layer, name).detach() for name in ("weight_ih_l0", "weight_hh_l0")
     )
@@ -192,7 +191,7 @@ def _kept_units(layer: nn.GRU | nn.LSTM, reader: nn.Module, num_kept: int) -> Te
 
 
 def _keep_units(layer: nn.GRU | nn.LSTM, kept: Tensor) -> None:
-    units, gates = layer.hidden_size, _GATES[type(layer)]
+    units, gates = layer.hidden_size, GATES[type(layer)]
     rows = (torch.arange(gates)[:, None] * units + kept).flatten()
     layer.hidden_size = len(kept)
     for name, value in list(layer.named_parameters(recurse=False)):

@@ -60,20 +60,19 @@ class CompressionConfig:
         check_within("compression.channel_end", self.channel_end, 0.0, 1.0)
         check_within("compression.channel_steps", self.channel_steps, 1, 100)
         check_within("compression.channel_multiple", self.channel_multiple, 1, 1024)
-        if self.channel_end < self.channel_begin:
-            raise ConfigError(
-                f"compression.channel_end: {self.channel_end} is before "
-                f"compression.channel_begin: {self.channel_begin}"
-            )
+        _check_order("channel", self.channel_begin, self.channel_end)
         check_below_one("compression.sparsity", self.sparsity)
         check_within("compression.prune_begin", self.prune_begin, 0.0, 1.0)
         check_within("compression.prune_end", self.prune_end, 0.0, 1.0)
-        if self.prune_end < self.prune_begin:
-            raise ConfigError(
-                f"compression.prune_end: {self.prune_end} is before "
-                f"compression.prune_begin: {self.prune_begin}"
-            )
+        _check_order("prune", self.prune_begin, self.prune_end)
         check_at_least("compression.calibration_examples", self.calibration_examples, 1)
         check_within("compression.max_accuracy_drop", self.max_accuracy_drop, 0.0, 1.0)
         check_at_least("compression.min_ratio", self.min_ratio, 0.0)
         check_within("compression.zstd_level", self.zstd_level, 1, 22)
+
+
+def _check_order(name: str, begin: float, end: float) -> None:
+    if end < begin:
+        raise ConfigError(
+            f"compression.{name}_end: {end} is before compression.{name}_begin: {begin}"
+        )

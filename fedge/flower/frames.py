@@ -21,6 +21,7 @@ from fedge.flower.codec import Buffer, Plain, from_text, to_text
 
 _INLINE_BYTES = 16 * 1024  # up to here a socket is as fast as shared memory
 _GIVEN_BYTES = 1 << 20  # from here on mapping pages is faster than copying them
+_INLINE, _LENT, _GIVEN = range(3)  # where a byte string goes
 _PREFIX_BYTES = 8
 _MAX_IO_BYTES = 1 << 30  # Linux moves at most 2 GiB in one call
 # Where the memory that is given away begins: pages that are not in use cost nothing.
@@ -151,9 +152,6 @@ class Memory:
                     ctypes.c_int64(begin),
                     ctypes.c_int64(size),
                 )
-
-
-_INLINE, _LENT, _GIVEN = range(3)
 
 
 @dataclass(frozen=True, slots=True)

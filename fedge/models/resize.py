@@ -19,7 +19,7 @@ from fedge.models.build import fastest_layout
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_GATES = {nn.GRU: 3, nn.LSTM: 4}
+GATES = {nn.GRU: 3, nn.LSTM: 4}
 
 
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -110,7 +110,7 @@ def _resize_statistics(part: _BatchNorm) -> None:
 
 
 def _resize_recurrent(part: nn.GRU | nn.LSTM, shapes: Shapes, name: str) -> None:
-    gates = _GATES[type(part)]
+    gates = GATES[type(part)]
     rows, part.input_size = shapes["weight_ih_l0"]
     if part.num_layers > 1 or part.bidirectional or rows % gates:
         raise ConfigError(

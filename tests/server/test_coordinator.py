@@ -14,7 +14,12 @@ from safetensors.numpy import load_file
 
 from clients.app import app as client_app
 from fedge.config import Experiment
-from fedge.errors import CompressionError, JournalError, RoundAbortedError
+from fedge.errors import (
+    CompressionError,
+    ConfigError,
+    JournalError,
+    RoundAbortedError,
+)
 from fedge.flower import LocalGrid
 from fedge.flower.records import array_of
 from server.app import JOURNAL, coordinate
@@ -368,3 +373,24 @@ def test_a_model_without_channels_is_refused_before_the_first_round(
     with pytest.raises(CompressionError, match="channel_sparsity=0"):
         run(experiment, tmp_path)
     assert not (tmp_path / JOURNAL).exists()
+
+
+def test_a_model_that_devices_could_not_build_is_refused_before_the_first_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_norms.py").write_text(OWN_MODEL, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = ["model.builder=my_norms:build", "run.allow=[my_norms]"]
+    with pytest.raises(ConfigError, match="GroupNorm, which cannot be resized"):
+        run(experiment_of("compression=small", *own), tmp_path / "run")
+    assert not (tmp_path / "run" / JOURNAL).exists()
+
+
+OWN_MODEL = """
+from torch import nn
+
+def build(info):
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3), nn.GroupNorm(1, 32), nn.Flatten(), nn.Linear(32 * 36, 10)
+    )
+"""
