@@ -2,8 +2,8 @@
 
 Most of the pruning happens early, while the network still has rounds to recover in.
 
-Source, for weights: Zhu, Gupta (2017), arXiv:1710.01878, section 3. Differs in: one step
-per round.
+Source, for weights: Zhu, Gupta (2017), arXiv:1710.01878, section 3. Differs in: one
+step per round.
 """
 
 from fedge.config.compression import CompressionConfig
