@@ -36,6 +36,7 @@ class ModelConfig:
         hidden: units of the linear layer before the output (cnn, cnn1d) or of the
             token embedding (gru), 1 to 16,384.
         dropout: share of activations dropped while training, in [0, 1).
+        pool_every: convolutions before each pooling (cnn), 1 to 64.
     """
 
     name: ModelName = ModelName.cnn
@@ -43,10 +44,12 @@ class ModelConfig:
     widths: list[int] = field(default_factory=lambda: [32, 64])
     hidden: int = 128
     dropout: float = 0.0
+    pool_every: int = 1
 
     def __post_init__(self) -> None:
         check_within("model.hidden", self.hidden, 1, MAX_WIDTH)
         check_below_one("model.dropout", self.dropout)
+        check_within("model.pool_every", self.pool_every, 1, MAX_LAYERS)
         check_within("number of model.widths", len(self.widths), 0, MAX_LAYERS)
         for width in self.widths:
             check_within("model.widths", width, 1, MAX_WIDTH)

@@ -1,8 +1,10 @@
 """A torch module as one ONNX file: weights inside, any batch size, nothing personal.
 
-The file's input is called "input" and its output "output". BatchNorm is folded into the
-layer before it. Not in here: quantization, and the check that the file computes what
-the module computes (`parity`).
+Tracing a module takes seconds and depends on its architecture alone, so it is done once
+(`OnnxTemplate`); a file for new weights then takes some milliseconds. The file's input
+is called "input" and its output "output". BatchNorm is folded into the layer before it.
+Not in here: quantization, and the check that the file computes what the module computes
+(`parity`).
 """
 
 import copy
@@ -12,13 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import onnx
 import torch
+from onnx import numpy_helper
 
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
 from fedge.export.strip import strip
 
-__all__ = ["export_onnx", "strip"]
+__all__ = ["OnnxTemplate", "export_onnx", "strip"]
 
 # It reports, once per export, that torchvision's operators are not installed.
 _NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
@@ -39,15 +43,58 @@ def export_onnx(module: torch.nn.Module, example: AnyArray) -> bytes:
         ValueError: the example is empty or has another dtype.
         CompressionError: the module cannot be expressed in ONNX.
     """
-    # A copy: tracing a recurrent layer replaces its weights for a while.
-    twin = copy.deepcopy(module).eval()
+    return OnnxTemplate(module, example).fill(module)
+
+
+class OnnxTemplate:
+    """An architecture in ONNX, ready to be filled with weights.
+
+    Args:
+        module, example: as `export_onnx`.
+
+    Raises:
+        ValueError, CompressionError: as `export_onnx`.
+    """
+
+    def __init__(self, module: torch.nn.Module, example: AnyArray) -> None:
+        self._graph = _traced(module, example)
+        self._shapes = _shapes(module)
+
+    def fill(self, module: torch.nn.Module) -> bytes:
+        """Return the ONNX file of a module of this architecture, in evaluation mode.
+
+        Guarantee: the bytes that `export_onnx` returns for it; the module is left as
+        it was.
+
+        Raises:
+            ValueError: its arrays have other names or shapes than the template's.
+        """
+        if _shapes(module) != self._shapes:
+            raise ValueError("module: not of the architecture of this template")
+        filled = onnx.ModelProto()
+        filled.CopyFrom(self._graph)
+        values = module.state_dict()
+        for array in filled.graph.initializer:
+            if array.name in values:
+                new = values[array.name].detach().cpu().contiguous().numpy()
+                array.CopyFrom(numpy_helper.from_array(new, array.name))
+        return strip(_folded(filled).SerializeToString())
+
+
+def _traced(module: torch.nn.Module, example: AnyArray) -> onnx.ModelProto:
+    """Return the graph as it was traced: its arrays have the names they have in torch.
+
+    A copy of the module is traced: tracing a recurrent layer replaces its weights for a
+    while, and convolutions laid out for training (channels last) would add operators.
+    """
+    twin = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stub
     with torch.no_grad(), _quiet():
         try:
             program = torch.onnx.export(
                 twin,
                 (_example_batch(example),),
                 dynamo=True,
-                optimize=True,
+                optimize=False,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 input_names=["input"],
                 output_names=["output"],
@@ -61,7 +108,19 @@ def export_onnx(module: torch.nn.Module, example: AnyArray) -> bytes:
             ) from exc
     if program is None:  # the exporter's type allows it, its dynamo form does not
         raise CompressionError(f"{type(module).__name__}: the exporter returned none")
-    return strip(program.model_proto.SerializeToString())
+    return onnx.load_model_from_string(program.model_proto.SerializeToString())
+
+
+def _folded(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph without what can be computed before it runs."""
+    from onnxscript import optimizer
+
+    result: onnx.ModelProto = optimizer.optimize(graph)
+    return result
+
+
+def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 def _example_batch(example: AnyArray) -> torch.Tensor:

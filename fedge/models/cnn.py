@@ -19,16 +19,17 @@ _SMALLEST_POOLED_SIDE = 4  # pooling leaves at least 2x2 positions
 def make_cnn(config: ModelConfig, info: DataInfo) -> nn.Module:
     """Return a net from float32 (n, channels, height, width) to logits (n, outputs).
 
-    For each of `config.widths` a block conv3x3-ReLU, with 2x2 max pooling while the
-    shorter side is at least 4; then linear (`config.hidden`)-ReLU-dropout and the
-    output layer.
+    For each of `config.widths` a conv3x3-ReLU, after every `config.pool_every` of them
+    2x2 max pooling while the shorter side is at least 4; then linear
+    (`config.hidden`)-ReLU-dropout and the output layer.
     """
     channels, height, width = info.input_shape
     layers: list[nn.Module] = []
-    for size in config.widths:
+    for number, size in enumerate(config.widths, start=1):
         layers += [nn.Conv2d(channels, size, 3, padding=1), nn.ReLU()]
         channels = size
-        if min(height, width) >= _SMALLEST_POOLED_SIDE:
+        is_due = number % config.pool_every == 0
+        if is_due and min(height, width) >= _SMALLEST_POOLED_SIDE:
             layers.append(nn.MaxPool2d(2))
             height, width = height // 2, width // 2
     net = nn.Sequential(

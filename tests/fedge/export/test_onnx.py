@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import os
 import subprocess
@@ -15,7 +16,8 @@ from torch import nn
 import fedge
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
-from fedge.export.onnx import export_onnx
+from fedge.export.onnx import OnnxTemplate, export_onnx
+from fedge.export.parity import check_parity
 
 ROOT = Path(fedge.__file__).parents[1]
 TABLE = np.zeros((4, 6), np.float32)
@@ -162,3 +164,34 @@ def test_a_module_that_onnx_cannot_express_is_refused() -> None:
 
     with pytest.raises(CompressionError, match="Branching cannot be exported"):
         export_onnx(Branching(), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "example"),
+    [("linear", TABLE), ("depthwise", IMAGES), ("recurrent", TOKENS)],
+)
+def test_a_filled_template_is_the_file_that_a_new_export_gives(
+    fixture: str, example: AnyArray, request: pytest.FixtureRequest
+) -> None:
+    module = copy.deepcopy(request.getfixturevalue(fixture))
+    template = OnnxTemplate(module, example)
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            if value.is_floating_point():
+                value.mul_(1.25).add_(0.125)
+
+    filled = template.fill(module)
+
+    assert filled == export_onnx(module, example)
+    check_parity(module, filled, example)
+
+
+def test_a_template_refuses_another_architecture(linear: nn.Module) -> None:
+    wider = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 1))
+    with pytest.raises(ValueError, match="architecture"):
+        OnnxTemplate(linear, TABLE).fill(wider)
+
+
+def test_the_memory_layout_of_training_adds_no_operators(depthwise: nn.Module) -> None:
+    twin = copy.deepcopy(depthwise).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert export_onnx(twin, IMAGES) == export_onnx(depthwise, IMAGES)

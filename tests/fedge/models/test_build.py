@@ -89,6 +89,14 @@ def test_image_models_take_any_size(name: ModelName, shape: tuple[int, ...]) -> 
     assert model(make_batch(info, 2)).shape == (2, 4)
 
 
+def test_a_cnn_pools_after_every_so_many_convolutions() -> None:
+    config = ModelConfig(widths=[4, 4, 6, 6], hidden=8, pool_every=2)
+    model = build_model(config, make_info(DataKind.image), seed=0)
+    assert isinstance(model, nn.Sequential)
+    kinds = [type(part) for part in model if not isinstance(part, nn.ReLU)]
+    assert kinds[:6] == [nn.Conv2d, nn.Conv2d, nn.MaxPool2d] * 2
+
+
 @pytest.mark.parametrize(("kind", "name"), MISFITS)
 def test_a_model_that_does_not_fit_is_refused_by_name(
     kind: DataKind, name: ModelName
