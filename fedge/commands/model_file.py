@@ -77,6 +77,7 @@ def _show_model(data: bytes) -> None:
             print(f"{label}: {value}")
     print(f"numbers: {found.quantization}")
     print(f"weights: {found.num_weights}, {found.sparsity:.1%} of them zero")
+    print(f"multiplications for one example: {found.macs:.0f}")
     sizes = (f"{size} {dtype}" for dtype, size in found.bytes_by_dtype.items())
     print(f"bytes of arrays: {', '.join(sizes)}")
     counts = (f"{count} {name}" for name, count in found.operators.items())

@@ -1,9 +1,8 @@
 """Weights as indices into a short table of their most typical values.
 
 Each weight matrix is stored as one byte per value, of which four bits say anything
-(packing takes the others away), and a codebook of 16 float32 values. Two constant
-operators restore the matrix, and the runtime computes them once when it loads the
-file: any layer can be stored like this, and a prediction takes as long as in float32.
+(packing takes the others away), and a codebook of 16 float32 values, from which
+constant operators restore the matrix (`stored`). Computes in float32.
 
 Zero is always in the codebook, so that pruned weights stay pruned. Not in here: int8,
 which also computes faster (`quantize`).
@@ -14,12 +13,12 @@ Source: Han, Mao, Dally (2016), "Deep Compression", arXiv:1510.00149, section 3;
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from fedge.arrays import Float32, Float64, Int64, UInt8
+from fedge.compress.stored import Stored, is_large_matrix, store
 
 NUM_ENTRIES = 16
-_MIN_VALUES = 256  # below, codebook and operators take as much as they save
 _MAX_ITERATIONS = 50
 
 
@@ -39,15 +38,7 @@ def store_codebook(model: bytes, *, num_entries: int = NUM_ENTRIES) -> bytes:
     """
     if not 2 <= num_entries <= 256:
         raise ValueError(f"num_entries: {num_entries} not in [2, 256]")
-    parsed = onnx.load_model_from_string(model)
-    graph = parsed.graph
-    weights = [w for w in graph.initializer if _is_stored(w)]
-    nodes = [node for w in weights for node in _store(graph, w, num_entries)]
-    others = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *others])  # in the order of computation
-    result: bytes = parsed.SerializeToString(deterministic=True)
-    return result
+    return store(model, is_large_matrix, lambda name, w: _form(name, w, num_entries))
 
 
 def codebook_of(values: Float32, num_entries: int) -> tuple[Float32, UInt8]:
@@ -104,24 +95,12 @@ def _nearest(entries: Float64, values: Float32) -> Int64:
     return index
 
 
-def _is_stored(array: onnx.TensorProto) -> bool:
-    is_matrix = array.data_type == onnx.TensorProto.FLOAT and len(array.dims) > 1
-    return is_matrix and int(np.prod(array.dims)) >= _MIN_VALUES
-
-
-def _store(
-    graph: onnx.GraphProto, weight: onnx.TensorProto, num_entries: int
-) -> list[onnx.NodeProto]:
-    """Replace one initializer; return the operators that restore it by its old name."""
-    name = weight.name
-    entries, index = codebook_of(numpy_helper.to_array(weight), num_entries)
-    graph.initializer.remove(weight)
-    graph.initializer.append(numpy_helper.from_array(entries, f"{name}_codebook"))
-    graph.initializer.append(numpy_helper.from_array(index, f"{name}_index"))
+def _form(name: str, values: Float32, num_entries: int) -> Stored:
+    entries, index = codebook_of(values, num_entries)
     cast = helper.make_node(
         "Cast", [f"{name}_index"], [f"{name}_cast"], to=onnx.TensorProto.INT32
     )
     gather = helper.make_node(
         "Gather", [f"{name}_codebook", f"{name}_cast"], [name], axis=0
     )
-    return [cast, gather]
+    return Stored({"_codebook": entries, "_index": index}, (cast, gather))

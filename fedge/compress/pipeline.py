@@ -5,26 +5,21 @@ from two functions that are handed in. Not in here: pruning, which happens while
 model trains, and signing.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import onnx
-from onnx import numpy_helper
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isnan
 
 from fedge.arrays import AnyArray
-from fedge.compress.codebook import store_codebook
 from fedge.compress.pack import pack
-from fedge.compress.quantize import quantize_int8
+from fedge.compress.plan import FLOAT32, build, choose, exceeded, is_accurate
 from fedge.compress.report import Candidate, CompressionReport
-from fedge.config.compression import CompressionConfig, Quantization
+from fedge.config.compression import CompressionConfig
 from fedge.errors import CompressionError
+from fedge.export.describe import describe
 
 Evaluate = Callable[[bytes], float]
 Latency = Callable[[Sequence[bytes]], Sequence[float]]
-
-# Accuracies are counts divided by counts: 0.99 - 0.98 must not be more than 0.01.
-_ROUNDING = 1e-9
+Memory = Callable[[bytes], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +44,31 @@ def compress(
     config: CompressionConfig,
     evaluate: Evaluate,
     latency: Latency,
+    memory: Memory | None = None,
     dense_bytes: int = 0,
 ) -> Compressed:
-    """Return the model that the settings ask for, if it is good and small enough.
+    """Return the form of the model that the settings ask for, if it is good enough.
 
-    With `quantization=int8` (or `codebook`) that model is shipped, unless packing
-    leaves it no smaller than the float32 one (nothing in it could be quantized). With
-    `smallest` all are built and measured, and the smallest one is shipped that loses no
-    more accuracy than is allowed.
+    With one form (`quantization=int8`) that is shipped, unless packing leaves it no
+    smaller than the float32 one (nothing in it could be quantized). With `smallest`,
+    `fastest` or `most_accurate` all forms are built and measured, and the first by that
+    order is shipped which loses no more accuracy than is allowed. What exceeds a budget
+    is never shipped.
 
-    Guarantee: what is returned has passed both gates, and unpacking `artifact` gives
-    `model`; with a deterministic `evaluate` the same inputs give the same bytes.
+    Guarantee: what is returned has passed all gates, and unpacking `artifact` gives
+    `model`; with a deterministic `evaluate` and without an order or a budget of time or
+    memory the same inputs give the same bytes.
 
     Args:
         fp32_model: ONNX file of the trained, possibly pruned, network.
         calibration: model inputs that fix the activation ranges of int8.
-        config: number format, gates and effort.
+        config: number format, gates, budgets and effort.
         evaluate: the accuracy of an ONNX file, in the runtime that the devices use;
             larger is better.
         latency: milliseconds per prediction of each file; they are handed over together
             so that the runs can alternate on a busy machine.
+        memory: peak memory of a process that runs a file, in MiB; asked only if there
+            is a budget for it.
         dense_bytes: see `CompressionReport`.
 
     Raises:
@@ -76,37 +76,30 @@ def compress(
             nothing.
         ValueError: `latency` returned another number of values than it got files.
     """
-    models = {"float32": fp32_model}
-    wanted = config.quantization
-    if wanted in (Quantization.int8, Quantization.smallest):
-        models["int8"] = quantize_int8(fp32_model, calibration)
-    if wanted in (Quantization.codebook, Quantization.smallest):
-        models["codebook"] = store_codebook(fp32_model)
+    models = build(fp32_model, calibration, config.quantization)
     packed = {n: pack(model, level=config.zstd_level) for n, model in models.items()}
     candidates = _measure(models, packed, evaluate, latency)
-    report = CompressionReport(candidates, _choose(candidates, config), dense_bytes)
+    if config.max_memory_mb > 0.0 and memory is not None:
+        candidates = [replace(c, memory_mb=memory(models[c.name])) for c in candidates]
+    report = CompressionReport(
+        tuple(replace(c, exceeded=tuple(exceeded(c, config))) for c in candidates),
+        choose(candidates, config),
+        dense_bytes,
+    )
     _check_accuracy(report, config)
     _check_ratio(report, config)
     return Compressed(packed[report.chosen], models[report.chosen], report)
 
 
-def _choose(candidates: Sequence[Candidate], config: CompressionConfig) -> str:
-    """Return the smallest candidate's name; of the good ones, if all were built."""
-    allowed = candidates
-    if config.quantization is Quantization.smallest:
-        least = candidates[0].accuracy - config.max_accuracy_drop - _ROUNDING
-        allowed = [c for c in candidates if c.accuracy >= least] or candidates
-    return min(allowed, key=lambda candidate: candidate.packed_bytes).name
-
-
 def _measure(
-    models: dict[str, bytes],
-    packed: dict[str, bytes],
+    models: Mapping[str, bytes],
+    packed: Mapping[str, bytes],
     evaluate: Evaluate,
     latency: Latency,
-) -> tuple[Candidate, ...]:
+) -> list[Candidate]:
     times = latency(list(models.values()))
-    return tuple(
+    network = describe(models[FLOAT32])  # which no number format changes
+    return [
         Candidate(
             name=name,
             file_bytes=len(model),
@@ -114,22 +107,21 @@ def _measure(
             accuracy=evaluate(model),
             latency_ms=milliseconds,
             sparsity=_sparsity(model),
+            parameters=network.num_parameters,
+            macs=network.macs,
         )
         for (name, model), milliseconds in zip(models.items(), times, strict=True)
-    )
+    ]
 
 
 def _sparsity(model: bytes) -> float:
-    """Return the share of zeros in the weights: initializers of two or more axes."""
-    graph = onnx.load_model_from_string(model).graph
-    weights = [numpy_helper.to_array(w) for w in graph.initializer if len(w.dims) > 1]
-    total = sum(w.size for w in weights)
-    return 1.0 - sum(np.count_nonzero(w) for w in weights) / total if total else 0.0
+    sparsity = describe(model).sparsity
+    return 0.0 if isnan(sparsity) else sparsity
 
 
 def _check_accuracy(report: CompressionReport, config: CompressionConfig) -> None:
     drop, limit = report.accuracy_drop, config.max_accuracy_drop
-    if not drop <= limit + _ROUNDING:  # a NaN fails as well
+    if not is_accurate(report.shipped, report.candidates[0], config):
         raise CompressionError(
             f"compression.max_accuracy_drop: {report.chosen} loses {drop:.4f} against "
             f"float32, at most {limit} is allowed; raise the limit or "

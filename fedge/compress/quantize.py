@@ -94,7 +94,7 @@ def quantize_int8(model: bytes, calibration: AnyArray) -> bytes:
 
 def prepared(model: bytes) -> bytes:
     """Return the model as the quantizer sees it: constants folded, shapes inferred."""
-    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
         source, result = Path(folder, "source"), Path(folder, "prepared")
         source.write_bytes(model)
         quant_pre_process(source, result, skip_symbolic_shape=True)
@@ -104,7 +104,7 @@ def prepared(model: bytes) -> bytes:
 def _quantize(model: bytes, calibration: AnyArray) -> bytes:
     """Return the quantizer's own result, through files that nobody else can read."""
     graph = onnx.load_model_from_string(model).graph
-    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, _quiet():
+    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
         source, result = Path(folder, "source"), Path(folder, "result")
         source.write_bytes(prepared(model))
         quantize_static(
@@ -158,7 +158,7 @@ def _check_runs(model: bytes, inputs: AnyArray) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the quantizer's remarks out of the application's root logger.
 
     It logs through the root logger, whose first use without a handler installs one;

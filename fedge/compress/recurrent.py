@@ -2,19 +2,17 @@
 
 The runtime has no static int8 kernel for these layers, so their arithmetic stays in
 float32; but nothing forces their weights to travel that way. Each row (one gate of one
-unit) is stored as int8 and one scale; two constant operators, which the runtime
-computes once when it loads the file, restore float32. So the weights shrink fourfold,
-and a prediction takes as long as before. The runtime's own DequantizeLinear is not
-computed at load time, and would cost time in each prediction.
+unit) is stored as int8 and one scale, from which constant operators restore float32
+(`stored`): the weights shrink fourfold, and a prediction takes as long as before.
 
 Not in here: layers with integer kernels (`quantize`).
 """
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
-from fedge.arrays import Float32
+from fedge.arrays import Float32, Int8
+from fedge.compress.stored import Stored, is_matrix, scaled, store
 
 RECURRENT = ("GRU", "LSTM", "RNN")
 
@@ -34,16 +32,8 @@ def store_recurrent_int8(model: bytes) -> bytes:
     Args:
         model: an ONNX file, weights inside.
     """
-    parsed = onnx.load_model_from_string(model)
-    graph = parsed.graph
-    names = _weight_names(graph)
-    weights = [w for w in graph.initializer if w.name in names and _is_matrix(w)]
-    nodes = [node for weight in weights for node in _store(graph, weight)]
-    others = list(graph.node)
-    del graph.node[:]
-    graph.node.extend([*nodes, *others])  # in the order of computation
-    result: bytes = parsed.SerializeToString(deterministic=True)
-    return result
+    names = _weight_names(onnx.load_model_from_string(model).graph)
+    return store(model, lambda w: w.name in names and is_matrix(w), _form)
 
 
 def _weight_names(graph: onnx.GraphProto) -> set[str]:
@@ -63,26 +53,11 @@ def _weight_names(graph: onnx.GraphProto) -> set[str]:
     return found
 
 
-def _is_matrix(array: onnx.TensorProto) -> bool:
-    return array.data_type == onnx.TensorProto.FLOAT and len(array.dims) > 1
+def _form(name: str, values: Float32) -> Stored:
+    return scaled(name, "_int8", *_quantize_rows(values))
 
 
-def _store(graph: onnx.GraphProto, weight: onnx.TensorProto) -> list[onnx.NodeProto]:
-    """Replace one initializer; return the operators that restore it by its old name."""
-    name = weight.name
-    stored, scale = _quantize_rows(numpy_helper.to_array(weight))
-    graph.initializer.remove(weight)
-    graph.initializer.append(numpy_helper.from_array(stored, f"{name}_int8"))
-    graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
-    cast = helper.make_node(
-        "Cast", [f"{name}_int8"], [f"{name}_cast"], to=onnx.TensorProto.FLOAT
-    )
-    return [cast, helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name])]
-
-
-def _quantize_rows(
-    values: Float32,
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.int8]], Float32]:
+def _quantize_rows(values: Float32) -> tuple[Int8, Float32]:
     """Return int8 values in [-127, 127] and float32 steps, shape (..., 1)."""
     scale = np.abs(values).max(axis=-1, keepdims=True) / np.float32(127)
     # subnormal steps are inexact, and may be zero: such a row becomes all zeros

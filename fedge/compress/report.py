@@ -1,6 +1,8 @@
 """What the candidates for a release weigh, and which one is shipped. Pure data."""
 
 from dataclasses import asdict, dataclass
+from math import isfinite, nan
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,13 +10,18 @@ class Candidate:
     """One form of the model that could be shipped.
 
     Attributes:
-        name: "float32", "int8" or "codebook".
+        name: "float32", "int8", "dynamic", "int4" or "codebook".
         file_bytes: size of the ONNX file.
         packed_bytes: size of what is sent.
         accuracy: what the evaluation returned; larger is better.
         latency_ms: time for one prediction, in milliseconds.
         sparsity: share of zeros among the weights in the file (arrays with two or more
             axes). int8 has more of them: small weights round to zero.
+        parameters: float32 values of the network as it is exported.
+        macs: multiply-accumulate operations for one example; NaN if not known.
+        memory_mb: peak memory of a process that runs it, interpreter included, in MiB;
+            NaN if not measured.
+        exceeded: budgets that it exceeds, as text.
     """
 
     name: str
@@ -23,6 +30,10 @@ class Candidate:
     accuracy: float
     latency_ms: float
     sparsity: float
+    parameters: int = 0
+    macs: float = nan
+    memory_mb: float = nan
+    exceeded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +77,9 @@ class CompressionReport:
         return self.candidates[0].accuracy - self.shipped.accuracy
 
     def to_dict(self) -> dict[str, object]:
-        """Return everything as plain values, ready for JSON."""
+        """Return everything as plain values, ready for JSON; unknown numbers None."""
         return {
-            "candidates": [asdict(candidate) for candidate in self.candidates],
+            "candidates": [_plain(asdict(c)) for c in self.candidates],
             "chosen": self.chosen,
             "full_bytes": self.full_bytes,
             "ratio": self.ratio,
@@ -78,16 +89,26 @@ class CompressionReport:
     def table(self) -> str:
         """Return the candidates as lines of text; an arrow marks the shipped one."""
         head = (
-            f"  {'model':<10}{'file kB':>10}{'sent kB':>10}{'accuracy':>10}"
-            f"{'ms':>9}{'zeros':>8}"
+            f"  {'model':<10}{'weights':>9}{'kMACs':>9}{'file kB':>10}{'sent kB':>10}"
+            f"{'accuracy':>10}{'ms':>9}{'zeros':>8}"
         )
         return "\n".join([head, *map(self._row, self.candidates)])
 
     def _row(self, candidate: Candidate) -> str:
+        macs = candidate.macs / 1000
+        limits = f"  over {'; '.join(candidate.exceeded)}" if candidate.exceeded else ""
         return (
             f"{'>' if candidate.name == self.chosen else ' '} {candidate.name:<10}"
+            f"{candidate.parameters:>9}{f'{macs:.0f}' if isfinite(macs) else '-':>9}"
             f"{candidate.file_bytes / 1000:>10.1f}"
             f"{candidate.packed_bytes / 1000:>10.1f}"
             f"{candidate.accuracy:>10.4f}{candidate.latency_ms:>9.3f}"
-            f"{candidate.sparsity:>8.1%}"
+            f"{candidate.sparsity:>8.1%}{limits}"
         )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not isfinite(value) else value
+        for name, value in values.items()
+    }

@@ -12,8 +12,17 @@ class Quantization(StrEnum):
 
     none = auto()
     int8 = auto()  # static, per channel, calibrated on examples
+    dynamic = auto()  # int8 weights; activations at run time (LSTM, transformer)
+    int4 = auto()  # weights of four bits, a scale per channel; computes in float32
     codebook = auto()  # weights from tables of 16 values; computes in float32
-    smallest = auto()  # all are built and measured; the smallest good one is shipped
+    # All forms are built and measured; the first of the good ones is shipped, by:
+    smallest = auto()
+    fastest = auto()
+    most_accurate = auto()
+
+
+# Forms that devices can round their weights to while they train.
+TRAINABLE = (Quantization.int8, Quantization.int4, Quantization.codebook)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +46,11 @@ class CompressionConfig:
             float32 model by more than this, as a fraction (0.01 = one point).
         min_ratio: the release fails unless the shipped file is at least so many times
             smaller than the float32 ONNX file.
+        max_kilobytes: the shipped file may have so many (1000 bytes each); 0 for any.
+        max_latency_ms: budget for one example, on this machine; 0 for any.
+        max_memory_mb: budget for a process that runs the model; 0 for any.
+        qat_rounds: in the last so many rounds devices train with weights rounded to the
+            form that is shipped; needs `quantization` int8, int4 or codebook.
         zstd_level: effort of the lossless last step, 1 to 22.
     """
 
@@ -52,6 +66,10 @@ class CompressionConfig:
     calibration_examples: int = 256
     max_accuracy_drop: float = 0.01
     min_ratio: float = 1.0
+    max_kilobytes: float = 0.0
+    max_latency_ms: float = 0.0
+    max_memory_mb: float = 0.0
+    qat_rounds: int = 0
     zstd_level: int = 19
 
     def __post_init__(self) -> None:
@@ -68,7 +86,18 @@ class CompressionConfig:
         check_at_least("compression.calibration_examples", self.calibration_examples, 1)
         check_within("compression.max_accuracy_drop", self.max_accuracy_drop, 0.0, 1.0)
         check_at_least("compression.min_ratio", self.min_ratio, 0.0)
+        for name in ("max_kilobytes", "max_latency_ms", "max_memory_mb", "qat_rounds"):
+            check_at_least(f"compression.{name}", getattr(self, name), 0)
+        self._check_qat()
         check_within("compression.zstd_level", self.zstd_level, 1, 22)
+
+    def _check_qat(self) -> None:
+        if self.qat_rounds > 0 and self.quantization not in TRAINABLE:
+            raise ConfigError(
+                f"compression.qat_rounds: {self.qat_rounds}, but "
+                f"compression.quantization={self.quantization} is no form to train "
+                f"for; use {', '.join(TRAINABLE)}, or qat_rounds=0"
+            )
 
 
 def _check_order(name: str, begin: float, end: float) -> None:

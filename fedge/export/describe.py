@@ -10,8 +10,12 @@ from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from fedge.arrays import AnyArray
-from fedge.errors import DataError
+from fedge.errors import CompressionError, DataError
+from fedge.export.macs import count_macs
 from fedge.runtime.external_data import check_single_file
+
+# How names of arrays end that weights are stored in.
+_ENDINGS = {"_codebook": "codebook", "_int4": "int4"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +26,23 @@ class Description:
         inputs, outputs: name, type and shape of each, as text.
         operators: how many there are of each type, most frequent first.
         bytes_by_dtype: of the arrays in the file.
+        num_parameters: values of all float32 arrays.
         num_weights: values of the arrays with two or more axes.
         sparsity: share of zeros among them; NaN if there are none.
-        quantization: "float32", "int8" or "codebook".
+        quantization: "float32", "int8", "dynamic", "int4" or "codebook".
+        macs: multiply-accumulate operations for one example; NaN if they cannot be
+            counted.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     operators: Mapping[str, int]
     bytes_by_dtype: Mapping[str, int]
+    num_parameters: int
     num_weights: int
     sparsity: float
     quantization: str
+    macs: float
 
 
 def describe(model: bytes) -> Description:
@@ -63,16 +72,28 @@ def describe(model: bytes) -> Description:
         outputs=tuple(map(_value_text, graph.output)),
         operators=dict(operators.most_common()),
         bytes_by_dtype=dict(sizes.most_common()),
+        num_parameters=sum(a.size for a in arrays.values() if a.dtype == np.float32),
         num_weights=total,
         sparsity=zeros / total if total else float("nan"),
         quantization=_quantization(arrays, operators),
+        macs=_macs(model),
     )
 
 
 def _quantization(arrays: Collection[str], operators: Collection[str]) -> str:
-    if any(name.endswith("_codebook") for name in arrays):
-        return "codebook"
+    for ending, quantization in _ENDINGS.items():
+        if any(name.endswith(ending) for name in arrays):
+            return quantization
+    if any(name.startswith("Dynamic") for name in operators):
+        return "dynamic"
     return "int8" if "DequantizeLinear" in operators else "float32"
+
+
+def _macs(model: bytes) -> float:
+    try:
+        return float(count_macs(model))
+    except CompressionError:
+        return float("nan")
 
 
 def _values(name: str, arrays: Mapping[str, AnyArray]) -> AnyArray:

@@ -27,6 +27,8 @@ __all__ = ["OnnxTemplate", "export_onnx", "strip"]
 # It reports, once per export, that torchvision's operators are not installed.
 _NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
 
+_MAX_FOLDED = 1 << 31  # bytes; what a protobuf can hold
+
 
 def export_onnx(module: torch.nn.Module, example: AnyArray) -> bytes:
     """Return the module, in evaluation mode, as an ONNX file.
@@ -115,7 +117,11 @@ def _folded(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph without what can be computed before it runs."""
     from onnxscript import optimizer
 
-    result: onnx.ModelProto = optimizer.optimize(graph)
+    # Without these limits large weights would be put into another order (the gates of
+    # recurrent layers) by operators in the file.
+    result: onnx.ModelProto = optimizer.optimize(
+        graph, input_size_limit=_MAX_FOLDED, output_size_limit=_MAX_FOLDED
+    )
     return result
 
 

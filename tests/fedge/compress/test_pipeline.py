@@ -5,15 +5,19 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from omegaconf import OmegaConf
 from onnx import helper
+from torch import nn
 
 import fedge
-from fedge.arrays import Float32
+from fedge.arrays import AnyArray, Float32
 from fedge.compress.pack import unpack
 from fedge.compress.pipeline import Evaluate, compress
+from fedge.compress.plan import build
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.errors import CompressionError
+from fedge.export.onnx import export_onnx
 
 FOLDER = Path(fedge.__file__).parents[1] / "conf" / "compression"
 
@@ -161,7 +165,8 @@ def test_the_smallest_good_candidate_is_chosen(
         def evaluate(model: bytes) -> float:
             if model == conv_model:
                 return accuracy["float32"]
-            return accuracy["codebook" if b"_codebook" in model else "int8"]
+            name = "int4" if b"_int4" in model else "int8"
+            return accuracy["codebook" if b"_codebook" in model else name]
 
         config = CompressionConfig(quantization=Quantization.smallest)
         result = compress(
@@ -172,12 +177,96 @@ def test_the_smallest_good_candidate_is_chosen(
             latency=constant_latency,
         )
         names = [candidate.name for candidate in result.report.candidates]
-        assert names == ["float32", "int8", "codebook"]
+        assert names == ["float32", "int8", "int4", "codebook"]
         return result.report.chosen
 
-    assert chosen({"float32": 0.99, "int8": 0.99, "codebook": 0.98}) == "codebook"
-    assert chosen({"float32": 0.99, "int8": 0.98, "codebook": 0.97}) == "int8"
-    assert chosen({"float32": 0.99, "int8": 0.9, "codebook": 0.9}) == "float32"
+    def of(int8: float, int4: float, codebook: float) -> dict[str, float]:
+        return {"float32": 0.99, "int8": int8, "int4": int4, "codebook": codebook}
+
+    assert chosen(of(0.99, 0.98, 0.97)) == "int4"
+    assert chosen(of(0.99, 0.97, 0.98)) == "codebook"
+    assert chosen(of(0.98, 0.97, 0.97)) == "int8"
+    assert chosen(of(0.9, 0.9, 0.9)) == "float32"
+
+
+def test_the_fastest_good_candidate_is_chosen(
+    conv_model: bytes, images: Float32
+) -> None:
+    config = CompressionConfig(quantization=Quantization.fastest)
+    result = compress(
+        conv_model, images, config=config,
+        evaluate=lambda _: 1.0, latency=lambda _: [0.5, 0.2, 0.1, 0.3],
+    )  # fmt: skip
+    assert result.report.chosen == "int4"
+
+
+def test_the_most_accurate_candidate_within_the_budgets_is_chosen(
+    conv_model: bytes, images: Float32
+) -> None:
+    config = CompressionConfig(
+        quantization=Quantization.most_accurate, max_kilobytes=12.0, max_memory_mb=80.0
+    )
+    result = compress(
+        conv_model, images, config=config,
+        evaluate=lambda m: 0.99 if b"_int4" in m else 0.995, latency=constant_latency,
+        memory=lambda m: 100.0 if b"_codebook" in m else 70.0,
+    )  # fmt: skip
+    floating, int8, int4, codebook = result.report.candidates
+    assert result.report.chosen == ("int8" if not int8.exceeded else "int4")
+    assert floating.exceeded[0].startswith("compression.max_kilobytes")
+    assert codebook.exceeded == ("compression.max_memory_mb: 100, at most 80",)
+    assert not int4.exceeded
+
+
+def test_budgets_that_nothing_meets_are_refused_with_every_reason(
+    conv_model: bytes, images: Float32
+) -> None:
+    config = CompressionConfig(max_latency_ms=0.1)
+    with pytest.raises(CompressionError, match="within the budgets") as refusal:
+        compress(
+            conv_model, images, config=config,
+            evaluate=lambda _: 1.0, latency=constant_latency,
+        )  # fmt: skip
+    message = str(refusal.value)
+    assert "float32: compression.max_latency_ms: 0.5, at most 0.1" in message
+    assert "int8: compression.max_latency_ms: 0.5, at most 0.1" in message
+
+
+def test_a_budget_that_was_not_measured_is_not_met(
+    conv_model: bytes, images: Float32
+) -> None:
+    with pytest.raises(CompressionError, match="max_memory_mb: nan"):
+        compress(
+            conv_model, images, config=CompressionConfig(max_memory_mb=10.0),
+            evaluate=lambda _: 1.0, latency=constant_latency,
+        )  # fmt: skip
+
+
+def test_a_recurrent_network_has_a_dynamic_candidate(
+    recurrent_model: bytes, tokens: AnyArray
+) -> None:
+    names = build(recurrent_model, tokens, Quantization.smallest).keys()
+    assert list(names) == ["float32", "int8", "int4", "codebook"]  # a GRU has none
+    lstm = export_onnx(Lstm(), np.zeros((2, 9, 5), np.float32))
+    inputs = np.random.default_rng(0).normal(size=(8, 9, 5)).astype(np.float32)
+    models = build(lstm, inputs, Quantization.smallest)
+    assert list(models) == ["float32", "int8", "dynamic", "int4", "codebook"]
+    expected, found = (
+        ort.InferenceSession(models[name]).run(None, {"input": inputs})[0]
+        for name in ("float32", "dynamic")
+    )
+    assert 0.0 < np.abs(found - expected).max() < 0.02
+    assert len(models["dynamic"]) < 0.5 * len(lstm)
+
+
+class Lstm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(5, 64, batch_first=True)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.layer(inputs)[0]
+        return result
 
 
 def test_the_ratio_is_against_the_network_as_it_was_built(

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,8 +26,30 @@ def test_it_goes_through_json() -> None:
 def test_the_table_marks_the_shipped_model() -> None:
     head, first, second = REPORT.table().splitlines()
     assert head.split()[0] == "model"
-    assert first.split()[:3] == ["float32", "200.0", "180.0"]
-    assert second.split() == [">", "int8", "60.0", "40.0", "0.9700", "0.100", "25.0%"]
+    assert first.split()[:5] == ["float32", "0", "-", "200.0", "180.0"]
+    assert second.split() == [
+        ">",
+        "int8",
+        "0",
+        "-",
+        "60.0",
+        "40.0",
+        "0.9700",
+        "0.100",
+        "25.0%",
+    ]
+
+
+def test_a_row_says_which_budgets_are_exceeded() -> None:
+    over = replace(INT8, exceeded=("compression.max_kilobytes: 40, at most 30",))
+    row = CompressionReport((FLOAT, over), "float32").table().splitlines()[2]
+    assert row.endswith("over compression.max_kilobytes: 40, at most 30")
+
+
+def test_what_is_not_known_is_null_in_json() -> None:
+    first = json.loads(json.dumps(REPORT.to_dict(), allow_nan=False))["candidates"][0]
+    assert first["macs"] is None
+    assert first["memory_mb"] is None
 
 
 @pytest.mark.parametrize(

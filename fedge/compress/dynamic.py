@@ -1,0 +1,53 @@
+"""int8 weights with activations quantized while the model runs.
+
+For layers whose activations vary too much for fixed ranges: LSTM layers and the matrix
+products of transformers. Not for convolutions: the runtime's kernel for those is six to
+twenty times slower than float32's. Not in here: static ranges (`quantize`).
+
+Source: ONNX Runtime, quantize_dynamic.
+"""
+
+import tempfile
+from pathlib import Path
+
+import onnx
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from fedge.compress.quantize import prepared, quiet
+from fedge.export.strip import strip
+
+_OPERATORS = ("LSTM", "MatMul")
+
+
+def suits_dynamic(model: bytes) -> bool:
+    """Say whether a float32 ONNX file has a layer with weights that this serves."""
+    graph = onnx.load_model_from_string(model).graph
+    made = {name for node in graph.node for name in node.output}
+    given = {value.name for value in graph.input}
+    return any(
+        node.op_type == "LSTM"
+        or (node.op_type == "MatMul" and node.input[1] not in made | given)
+        for node in graph.node
+    )
+
+
+def quantize_dynamic_int8(model: bytes) -> bytes:
+    """Return the model with the weights of LSTM layers and matrix products in int8.
+
+    Guarantee: the same model gives the same bytes; it names no path of this machine.
+
+    Args:
+        model: float32 ONNX file.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
+        source, result = Path(folder, "source"), Path(folder, "result")
+        source.write_bytes(prepared(model))
+        quantize_dynamic(
+            source,
+            result,
+            op_types_to_quantize=list(_OPERATORS),
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,  # as in `quantize`
+        )
+        return strip(result.read_bytes())
