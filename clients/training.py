@@ -10,6 +10,7 @@ from clients.device import Device
 from clients.learner import Learner, learner_of
 from fedge.arrays import Bool
 from fedge.compress.prune import unpack_mask
+from fedge.config.compression import Quantization
 from fedge.errors import PeerError
 from fedge.flower.batching import Computed, computed
 from fedge.flower.entries import arrays_of, config_of
@@ -62,6 +63,7 @@ def _train_alone(message: Message, device: Device) -> LocalUpdate:
             learning_rate=request.learning_rate,
             mask=_mask_of(request, learner),
             rng=_rng(learner, request, device),
+            weight_form=Quantization(request.weight_form or "none"),
             device=_torch_device(),
         )
 
@@ -89,7 +91,9 @@ def train_together(
         return {}
     with measure("reading data"):
         learner, request = _read(first, together[0][1])
-    if torch.cuda.is_available() or not can_stack(learner.model, learner.task.train):
+    if torch.cuda.is_available() or request.weight_form:
+        return {}
+    if not can_stack(learner.model, learner.task.train):
         return {}
     with measure("reading data"):
         parts = [learner.part(device.partition_id) for _, device in together]

@@ -200,7 +200,19 @@ def _train_request(setup: Setup, state: ModelState, round_index: int) -> TrainRe
         round_index=round_index,
         learning_rate=_learning_rate(setup, round_index),
         local=setup.strategy.local(state.strategy_state),
+        weight_form=_weight_form(setup, round_index),
     )
+
+
+def _weight_form(setup: Setup, round_index: int) -> str:
+    """Return what devices round their weights to: the shipped form, in the last rounds.
+
+    Source: Krishnamoorthi (2018), arXiv:1806.08342: training for quantization is best
+    started from a model trained in float.
+    """
+    config = setup.experiment.compression
+    left = setup.experiment.run.rounds - round_index
+    return str(config.quantization) if left <= config.qat_rounds else ""
 
 
 def _learning_rate(setup: Setup, round_index: int) -> float:

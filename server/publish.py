@@ -17,13 +17,16 @@ import numpy as np
 
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.pipeline import Compressed, compress
+from fedge.compress.plan import FLOAT32
+from fedge.compress.target import slowdown_of, with_budgets
 from fedge.config import DataKind, Quantization, SecAggMode
 from fedge.config.experiment import to_json
-from fedge.errors import ConfigError
+from fedge.errors import ConfigError, HealthCheckError
 from fedge.export.onnx import export_onnx
 from fedge.export.parity import check_parity
 from fedge.models.vector import set_params
 from fedge.release.bundle import ReleaseBundle
+from fedge.release.health import measure_memory
 from fedge.release.keys import KeyRing
 from fedge.release.passport import Passport, Provenance
 from fedge.release.repository import ReleaseRepository
@@ -35,11 +38,6 @@ from server.events import Observer
 from server.setup import Setup
 
 _PARITY_EXAMPLES = 64
-_QUANTIZATION = {
-    "float32": Quantization.none,
-    "int8": Quantization.int8,
-    "codebook": Quantization.codebook,
-}
 _LATENCY_REPEATS = 200
 
 
@@ -124,12 +122,14 @@ def _compress(setup: Setup, fp32_model: bytes) -> Compressed:
         outputs = OnnxPredictor(model, info.normalization).predict(test.features)
         return score_outputs(outputs, test.targets, info.task).score
 
+    config = with_budgets(setup.experiment.compression)
     return compress(
         fp32_model,
         info.normalization.apply(_calibration_examples(setup)),
-        config=setup.experiment.compression,
+        config=config,
         evaluate=evaluate,
         latency=_latency_of(setup),
+        memory=_memory_of(setup),
         dense_bytes=setup.initial_params.nbytes,
     )
 
@@ -145,9 +145,13 @@ def _calibration_examples(setup: Setup) -> AnyArray:
 
 def _latency_of(setup: Setup) -> Callable[[Sequence[bytes]], Sequence[float]]:
     one = setup.data.test.features[:1]
+    slowdown = slowdown_of(setup.experiment.compression.device)
 
     def latency(models: Sequence[bytes]) -> Sequence[float]:
-        """Return each model's median milliseconds, measured in turns."""
+        """Return each model's median milliseconds, measured in turns.
+
+        On this machine, and then translated to the device that is aimed at.
+        """
         normalization = setup.data.info.normalization
         predictors = [OnnxPredictor(model, normalization) for model in models]
         seconds: list[list[float]] = [[] for _ in predictors]
@@ -156,9 +160,23 @@ def _latency_of(setup: Setup) -> Callable[[Sequence[bytes]], Sequence[float]]:
                 started = time.perf_counter()
                 predictor.predict(one)
                 times.append(time.perf_counter() - started)
-        return [1e3 * statistics.median(times) for times in seconds]
+        return [1e3 * slowdown * statistics.median(times) for times in seconds]
 
     return latency
+
+
+def _memory_of(setup: Setup) -> Callable[[bytes], float]:
+    one, normalization = setup.data.test.features[:1], setup.data.info.normalization
+    limit_mb = setup.experiment.release.max_memory_mb
+
+    def memory(model: bytes) -> float:
+        """Return the peak memory of a process that runs it; NaN if none can."""
+        try:
+            return measure_memory(model, one, normalization, limit_mb=limit_mb)
+        except HealthCheckError:
+            return float("nan")
+
+    return memory
 
 
 def _passport(
@@ -220,10 +238,14 @@ def _provenance(setup: Setup, compressed: Compressed, sparsity: float) -> Proven
             max(run.min_answers, secagg.min_cohort) if secured else run.min_answers
         ),
         sparsity=sparsity,
-        quantization=_QUANTIZATION[compressed.report.chosen],
+        quantization=_quantization(compressed.report.chosen),
         parent_version=0,
         config_digest=digest,
     )
+
+
+def _quantization(chosen: str) -> Quantization:
+    return Quantization.none if chosen == FLOAT32 else Quantization(chosen)
 
 
 def _model_name(setup: Setup) -> str:

@@ -9,13 +9,32 @@ Source: Choukroun et al. (2019), arXiv:1902.06822, section 3, for scales of leas
 squared error; here by trying a few cuts.
 """
 
+import math
+
 import numpy as np
 
 from fedge.arrays import Float32, Int8
 
 # Codes lie in [-limit, limit]: 0 is on the grid, and nothing needs a zero point.
 INT4_LIMIT = 7
+INT8_LIMIT = 64  # seven bits, see `quantize`
+_MIN_VALUES = 256  # below, tables and operators take as much as they save
+_TINY = np.finfo(np.float32).tiny
 _CUTS = np.linspace(1.0, 0.4, 13, dtype=np.float32)  # of the largest weight
+
+
+def is_large(shape: tuple[int, ...]) -> bool:
+    """Say whether an array of this shape is worth storing in four bits."""
+    return len(shape) > 1 and math.prod(shape) >= _MIN_VALUES
+
+
+def widest_scales(rows: Float32, limit: int) -> Float32:
+    """Return the scale of each row that reaches its largest weight; see `best_scales`.
+
+    A row whose scale would be inexact (below 1e-38) gets 1: it becomes all zeros.
+    """
+    scales = np.abs(rows).max(axis=1, keepdims=True) / np.float32(limit)
+    return np.where(scales >= _TINY, scales, np.float32(1.0)).astype(np.float32)
 
 
 def best_scales(rows: Float32, limit: int) -> Float32:
@@ -30,13 +49,10 @@ def best_scales(rows: Float32, limit: int) -> Float32:
     Returns:
         float32, shape (r, 1).
     """
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    scales = np.where(largest > 0, largest / limit, 1.0).astype(np.float32)
-    # Below this a scale is inexact: such a row becomes all zeros.
-    scales = np.where(scales >= np.finfo(np.float32).tiny, scales, np.float32(1.0))
+    scales = widest_scales(rows, limit)
     best, least = scales, np.full_like(scales, np.inf)
     for cut in _CUTS:
-        tried = np.maximum(scales * cut, np.finfo(np.float32).tiny)
+        tried = np.maximum(scales * cut, _TINY)
         errors = np.square(to_codes(rows, tried, limit) * tried - rows)
         error = errors.sum(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
         best = np.where(error < least, tried, best)

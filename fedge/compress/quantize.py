@@ -50,9 +50,6 @@ _RUNTIME_ERRORS = (
     ort_errors.RuntimeException,
 )
 
-# 7-bit weights, see `_quantize`.
-LARGEST_CODE = 64
-
 # Only ranges are collected, so the batch size changes nothing but the memory in use.
 _BATCH_SIZE = 64
 

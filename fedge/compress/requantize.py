@@ -18,7 +18,8 @@ import onnx
 from onnx import numpy_helper
 
 from fedge.arrays import AnyArray, Float32
-from fedge.compress.quantize import LARGEST_CODE, prepared
+from fedge.compress.grid import INT8_LIMIT
+from fedge.compress.quantize import prepared
 from fedge.errors import CompressionError
 from fedge.export.strip import strip
 
@@ -114,7 +115,7 @@ def _codes(
 ) -> AnyArray:
     """Return the codes of the values; those stay that would move by little."""
     is_weight = codes.dtype == np.int8  # else a bias, in steps that are much finer
-    limit = LARGEST_CODE if is_weight else np.iinfo(codes.dtype).max
+    limit = INT8_LIMIT if is_weight else np.iinfo(codes.dtype).max
     wanted = np.clip(np.rint(values.astype(np.float64) / scale), -limit, limit)
     moves = np.abs(wanted - codes) > (dead_zone if is_weight else 0)
     return np.where(moves, wanted, codes).astype(codes.dtype)

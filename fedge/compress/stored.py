@@ -9,13 +9,11 @@ prediction.) Not in here: the forms themselves (`codebook`, `int4`, `recurrent`)
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from fedge.arrays import AnyArray, Float32
-
-_MIN_VALUES = 256  # below, tables and operators take as much as they save
+from fedge.compress.grid import is_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Stored:
 
 def is_large_matrix(array: onnx.TensorProto) -> bool:
     """Say whether an initializer is a float32 weight that is worth storing smaller."""
-    return is_matrix(array) and int(np.prod(array.dims)) >= _MIN_VALUES
+    return is_matrix(array) and is_large(tuple(array.dims))
 
 
 def is_matrix(array: onnx.TensorProto) -> bool:

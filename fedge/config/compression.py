@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
+from fedge.config.fleet import DeviceKind
 from fedge.config.ranges import check_at_least, check_below_one, check_within
 from fedge.errors import ConfigError
 
@@ -47,8 +48,11 @@ class CompressionConfig:
         min_ratio: the release fails unless the shipped file is at least so many times
             smaller than the float32 ONNX file.
         max_kilobytes: the shipped file may have so many (1000 bytes each); 0 for any.
-        max_latency_ms: budget for one example, on this machine; 0 for any.
-        max_memory_mb: budget for a process that runs the model; 0 for any.
+        device: whose budgets are meant, and whose speed latencies are translated to;
+            None for this machine's own speed, and no budgets but those below.
+        max_latency_ms: budget for one example; 0 for any, or for 100 with a `device`.
+        max_memory_mb: budget for a process that runs the model; 0 for any, or for a
+            quarter of the memory of a `device`.
         qat_rounds: in the last so many rounds devices train with weights rounded to the
             form that is shipped; needs `quantization` int8, int4 or codebook.
         zstd_level: effort of the lossless last step, 1 to 22.
@@ -66,6 +70,7 @@ class CompressionConfig:
     calibration_examples: int = 256
     max_accuracy_drop: float = 0.01
     min_ratio: float = 1.0
+    device: DeviceKind | None = None
     max_kilobytes: float = 0.0
     max_latency_ms: float = 0.0
     max_memory_mb: float = 0.0

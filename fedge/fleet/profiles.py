@@ -1,12 +1,13 @@
 """What devices are made of: speed, memory, network, power and heat.
 
 A number is followed by its source; where there is none it is an estimate, and the
-comment says how it was made. Three estimates are the same everywhere:
+comment says how it was made. Four estimates are the same everywhere:
 
 - *Training speed.* HPL (Linpack) solves in float64; in float32 the same vector unit
   does twice as many operations. Training small batches reaches a third of what a large
   matrix product does (estimate; memory and Python take the rest). So a CPU's sustained
   speed is HPL x 2 / 3, and a GPU's is a quarter of its peak.
+- *One core.* HPL x 2 / cores (product pages: 4 in a Raspberry Pi, 8 in an M2).
 - *Home network.* Home Wi-Fi ahead of a home line: 50 Mbit/s down, 20 up, 20 ms
   (estimate). What Wi-Fi itself can do is not what limits a Raspberry Pi 4 or 5.
 - *Heat.* Degrees per watt = (steady temperature - ambient) / power; the time constant
@@ -78,6 +79,8 @@ class DeviceProfile:
         latency_seconds: from a message's start to its first byte, each way.
         idle_watts, compute_watts, radio_watts: power.
         thermal: heat.
+        core_flops_per_second: one CPU core in a float32 matrix product; NaN where
+            nobody has measured it.
     """
 
     name: str
@@ -90,6 +93,7 @@ class DeviceProfile:
     compute_watts: float
     radio_watts: float
     thermal: Thermal = Thermal()
+    core_flops_per_second: float = math.nan
 
 
 # Takes no time and no power: what a simulation has when nobody names a device.
@@ -108,6 +112,7 @@ IDEAL = DeviceProfile(
 _RASPBERRY_PI_ZERO_2 = DeviceProfile(
     name=DeviceKind.raspberry_pi_zero_2,
     flops_per_second=0.370 * _GIGA * _HPL_TO_TRAINING,  # [H]
+    core_flops_per_second=0.370 * _GIGA * 2 / 4,  # [H]
     memory_bytes=512 * _MIB,  # product page
     down_bits_per_second=20 * _MEGA,  # estimate: 2.4 GHz only, one 802.11n stream
     up_bits_per_second=15 * _MEGA,  # estimate
@@ -125,6 +130,7 @@ _RASPBERRY_PI_ZERO_2 = DeviceProfile(
 _RASPBERRY_PI_4 = DeviceProfile(
     name=DeviceKind.raspberry_pi_4,
     flops_per_second=11.889 * _GIGA * _HPL_TO_TRAINING,  # [H]
+    core_flops_per_second=11.889 * _GIGA * 2 / 4,  # [H]
     memory_bytes=4 * _GIB,  # the middle one of 1 to 8 GB
     down_bits_per_second=50 * _MEGA,  # estimate: home network
     up_bits_per_second=20 * _MEGA,  # estimate: home network
@@ -142,6 +148,7 @@ _RASPBERRY_PI_4 = DeviceProfile(
 _RASPBERRY_PI_5 = DeviceProfile(
     name=DeviceKind.raspberry_pi_5,
     flops_per_second=30.249 * _GIGA * _HPL_TO_TRAINING,  # [H]
+    core_flops_per_second=30.249 * _GIGA * 2 / 4,  # [H]
     memory_bytes=8 * _GIB,  # the largest of the first series
     down_bits_per_second=50 * _MEGA,  # estimate: home network
     up_bits_per_second=20 * _MEGA,  # estimate: home network
@@ -230,6 +237,7 @@ _PHONE = DeviceProfile(
 _LAPTOP = DeviceProfile(
     name=DeviceKind.laptop,
     flops_per_second=104.68 * _GIGA * _HPL_TO_TRAINING,  # [H] MacBook Air with M2
+    core_flops_per_second=104.68 * _GIGA * 2 / 8,  # [H]
     memory_bytes=16 * _GIB,  # estimate: the middle class
     down_bits_per_second=50 * _MEGA,  # estimate: home network
     up_bits_per_second=20 * _MEGA,  # estimate: home network

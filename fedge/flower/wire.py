@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedge.arrays import Float32, Float64, UInt8
+from fedge.config.compression import TRAINABLE
 from fedge.config.experiment import MAX_JSON_BYTES
 from fedge.errors import PeerError
 from fedge.flower.batching import Stacked
@@ -69,6 +70,7 @@ class TrainRequest:
         round_index: the round, from 0.
         learning_rate: of this round.
         local: what the strategy asks for.
+        weight_form: form that weights are rounded to in every step; "" for none.
     """
 
     params: Float32
@@ -78,6 +80,7 @@ class TrainRequest:
     round_index: int
     learning_rate: float
     local: LocalSettings
+    weight_form: str = ""
 
     def to_content(self) -> RecordDict:
         """Return the message's content."""
@@ -92,6 +95,7 @@ class TrainRequest:
                 "learning-rate": self.learning_rate,
                 "proximal-mu": self.local.proximal_mu,
                 "extra": json.dumps(dict(self.local.extra)),
+                "weight-form": self.weight_form,
             }
         )
         return RecordDict({ARRAYS: arrays, CONFIG: config})
@@ -120,7 +124,15 @@ class TrainRequest:
             round_index=read_not_negative(config, "round", int),
             learning_rate=read_not_negative(config, "learning-rate", float),
             local=local,
+            weight_form=_read_form(config),
         )
+
+
+def _read_form(config: ConfigRecord) -> str:
+    form = read_entry(config, "weight-form", str)
+    if form not in ("", *TRAINABLE):
+        raise PeerError(f"message: 'weight-form' is {form[:20]!r}, not {TRAINABLE}")
+    return form
 
 
 def _read_mask(arrays: ArrayRecord) -> UInt8 | None:

@@ -22,6 +22,7 @@ from fedge.errors import HealthCheckError
 from fedge.release.passport import Passport
 from fedge.runtime.limits import MAX_OUTPUT_BYTES
 from fedge.runtime.packed import PackedArray
+from fedge.runtime.preprocess import Normalization
 from fedge.runtime.selftest import Job
 
 LATENCY_REPEATS = 20
@@ -99,6 +100,43 @@ def check_health(
         top1_agreement=_top1_agreement(outputs, expected),
         peak_memory_mb=answer.peak_memory_mb,
     )
+
+
+def measure_memory(
+    model: bytes,
+    raw: AnyArray,
+    normalization: Normalization,
+    *,
+    limit_mb: int,
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+) -> float:
+    """Return the peak memory of a process that runs a model, in MiB.
+
+    The interpreter and the runtime are in it, as they are on a device.
+
+    Args:
+        model: an ONNX file's bytes.
+        raw: examples, shape (n, ...), n >= 1.
+        normalization: from raw values to model inputs.
+        limit_mb: the process may not have more.
+        timeout_seconds: longest time it may take.
+
+    Raises:
+        HealthCheckError: the model does not run within the limits.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedge-memory-") as folder:
+        path = Path(folder, "model.onnx")
+        path.write_bytes(model)
+        job = Job(
+            model=str(path),
+            inputs=PackedArray.pack(raw),
+            mean=normalization.mean,
+            std=normalization.std,
+            repeats=1,
+            memory_mb=limit_mb,
+            cpu_seconds=math.ceil(timeout_seconds),
+        )
+        return _ask_child(job, timeout_seconds).peak_memory_mb
 
 
 def _ask_child(job: Job, timeout_seconds: float) -> _Answer:

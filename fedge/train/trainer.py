@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedge.arrays import Bool, Float32, ModelSpec, check_finite
-from fedge.config import Precision, Task, TrainConfig
+from fedge.config import Precision, Quantization, Task, TrainConfig
 from fedge.data.dataset import DataInfo, Examples
 from fedge.errors import DataError
 from fedge.models.vector import params_of, set_params, spec_of
@@ -30,6 +30,7 @@ from fedge.train.batches import (
     freeze_batch_norms,
 )
 from fedge.train.dense import DenseChain, dense_chain, is_plain_sgd
+from fedge.train.fake_quant import WeightRounding
 from fedge.train.flat import Layout, as_views, layout_of
 from fedge.train.objectives import mean_loss
 from fedge.train.optimizer import make_update
@@ -65,6 +66,7 @@ def train_locally(
     learning_rate: float,
     mask: Bool | None,
     rng: np.random.Generator,
+    weight_form: Quantization = Quantization.none,
     device: str = "cpu",
 ) -> LocalUpdate:
     """Train a copy of the global model on one device's examples.
@@ -83,6 +85,7 @@ def train_locally(
         learning_rate: of this round, > 0.
         mask: True where a value is kept, shape (d,); None keeps all.
         rng: source of all randomness.
+        weight_form: what weights are rounded to in every step (`WeightRounding`).
         device: where to compute: "cpu" or "cuda".
 
     Raises:
@@ -110,6 +113,7 @@ def train_locally(
         config,
         proximal_mu=local.proximal_mu,
         learning_rate=learning_rate,
+        weight_form=weight_form,
     )
     with flat.in_use(), _own_randomness(int(rng.integers(2**63)), place):
         batches = islice(endless_batches(len(examples), sizes, rng), num_steps)
@@ -234,10 +238,12 @@ def _make_step(
     *,
     proximal_mu: float,
     learning_rate: float,
+    weight_form: Quantization,
 ) -> Step:
     values = flat.layout.views(flat.values)
     masked = flat.pruned is not None
-    chain = dense_chain(model, task)
+    rounded = _rounding(values, weight_form)
+    chain = dense_chain(model, task) if weight_form is Quantization.none else None
     if chain and is_plain_sgd(config, proximal_mu=proximal_mu, masked=masked):
         names = [name for name, part in model.named_parameters() if part.requires_grad]
         by_name = dict(zip(names, values, strict=True))
@@ -249,9 +255,10 @@ def _make_step(
     def step(inputs: Tensor, targets: Tensor) -> Tensor:
         for parameter in flat.parameters:
             parameter.grad = None
-        with _arithmetic(config.precision, inputs.device):
-            loss = mean_loss(model(inputs), targets, task)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
+        with rounded():
+            with _arithmetic(config.precision, inputs.device):
+                loss = mean_loss(model(inputs), targets, task)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         grads = [_gradient(parameter) for parameter in flat.parameters]
         if proximal_mu > 0.0:
             # Gradient of 0.5 * mu * |w - w_start|**2; Li et al. (2020),
@@ -268,6 +275,15 @@ def _make_step(
         return loss.detach()
 
     return step
+
+
+def _rounding(
+    values: Sequence[Tensor], form: Quantization
+) -> Callable[[], AbstractContextManager[None]]:
+    """Return what makes the block of a gradient: weights are rounded in there."""
+    if form is Quantization.none:
+        return nullcontext
+    return WeightRounding(values, form).applied
 
 
 @torch.no_grad()

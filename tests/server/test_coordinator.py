@@ -333,6 +333,7 @@ NARROWING = [
     "compression.channel_steps=2",
     "compression.channel_multiple=1",
     "strategy=fedavgm",
+    "compression.channel_sparsity=0.7",
 ]
 
 
@@ -364,6 +365,33 @@ def test_a_run_that_was_stopped_around_a_step_ends_in_the_same_model(
     resumed = run(experiment, tmp_path / "stopped", workers=0)
     assert resumed.first_round == stop_after + 1
     assert model_in(tmp_path / "stopped") == model_in(tmp_path / "whole")
+
+
+def test_devices_train_for_the_shipped_form_in_the_last_rounds(tmp_path: Path) -> None:
+    forms: set[tuple[int, str]] = set()
+
+    def seen(_: int, message: Message) -> bool:
+        config = message.content.config_records["config"]
+        forms.add((int(str(config["round"])), str(config["weight-form"])))
+        return False
+
+    settings = ["compression.quantization=int4", "compression.qat_rounds=2"]
+    run(experiment_of(*settings), tmp_path / "int4", app=app_with(seen), workers=0)
+    assert forms == {(0, ""), (1, "int4"), (2, "int4")}
+    run(experiment_of("compression.quantization=int4"), tmp_path / "none", workers=0)
+    assert model_in(tmp_path / "int4") != model_in(tmp_path / "none")
+
+
+def test_training_for_a_form_works_under_secure_aggregation(tmp_path: Path) -> None:
+    settings = ["compression.quantization=int4", "compression.qat_rounds=1"]
+    secure = ["secagg=semi_honest", "run.cohort=6"]
+    simulate_federation(experiment_of(*settings, *secure), tmp_path / "secure")
+    simulate_federation(experiment_of(*settings, "run.cohort=6"), tmp_path / "plain")
+    secured, plain = (
+        load_file(tmp_path / name / "last.safetensors") for name in ("secure", "plain")
+    )
+    for name, values in plain.items():
+        np.testing.assert_allclose(secured[name], values, atol=0.02)
 
 
 def test_a_model_without_channels_is_refused_before_the_first_round(

@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import numpy_helper
 
 from fedge.arrays import AnyArray, Float32
-from fedge.compress.codebook import codebook_of, store_codebook
+from fedge.compress.cluster import codebook_of
+from fedge.compress.codebook import store_codebook
 from fedge.compress.pack import pack
 
 VALUES = arrays(

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def train_request(mask: bool = True) -> TrainRequest:
         round_index=3,
         learning_rate=0.05,
         local=LocalSettings(proximal_mu=0.1, extra={"a": True, "b": 1.5, "c": "d"}),
+        weight_form="int4",
     )
 
 
@@ -74,6 +76,14 @@ def test_a_train_request_comes_back_as_it_was(mask: bool) -> None:
     assert read.local == sent.local
     assert (read.task, read.spec_digest) == (sent.task, sent.spec_digest)
     assert (read.round_index, read.learning_rate) == (3, 0.05)
+    assert read.weight_form == "int4"
+
+
+@pytest.mark.parametrize("form", ["none", "smallest", "INT4", "x" * 10_000])
+def test_a_form_that_no_device_can_train_for_is_refused(form: str) -> None:
+    request = replace(train_request(), weight_form=form)
+    with pytest.raises(PeerError, match="weight-form"):
+        TrainRequest.from_content(request.to_content(), size=SIZE)
 
 
 def test_replies_come_back_as_they_were() -> None:

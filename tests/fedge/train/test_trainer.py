@@ -14,6 +14,7 @@ from fedge.config import (
     ModelName,
     OptimizerName,
     Precision,
+    Quantization,
     Task,
     TrainConfig,
 )
@@ -24,6 +25,9 @@ from fedge.models.vector import params_of, set_params, spec_of
 from fedge.runtime.preprocess import Normalization
 from fedge.strategy import LocalSettings
 from fedge.train.evaluate import evaluate
+from fedge.train.fake_quant import WeightRounding
+from fedge.train.objectives import mean_loss
+from fedge.train.tensors import tensors_of
 from fedge.train.trainer import LocalUpdate, train_locally
 
 IMAGES = DataInfo(
@@ -215,6 +219,31 @@ def test_running_statistics_are_part_of_the_update() -> None:
     spec = spec_of(model)
     update = train(model, IMAGES, TrainConfig())
     assert np.count_nonzero(update.delta[spec.num_trainable :]) > 0
+
+
+@pytest.mark.parametrize("name", [ModelName.cnn, ModelName.mlp])
+@pytest.mark.parametrize("form", [Quantization.int4, Quantization.codebook])
+def test_the_gradient_is_that_of_the_rounded_model(
+    form: Quantization, name: ModelName
+) -> None:
+    config = ModelConfig(name=name, widths=[8, 40], hidden=40)
+    model, examples = build_model(config, IMAGES, seed=0), make_examples(IMAGES)
+    spec = spec_of(model)
+    start = params_of(model, spec)
+    update = train_locally(
+        model, start, examples, IMAGES, TrainConfig(steps=1, batch_size=40, momentum=0),
+        local=LocalSettings(), learning_rate=0.5, mask=None,
+        rng=np.random.default_rng(0), weight_form=form,
+    )  # fmt: skip
+
+    set_params(model, spec, start)
+    with WeightRounding(list(model.parameters()), form).applied():
+        inputs, targets = tensors_of(examples, IMAGES, torch.device("cpu"))
+        loss = mean_loss(model(inputs), targets, IMAGES.task)
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+    expected = -0.5 * torch.cat([grad.reshape(-1) for grad in grads]).numpy()
+    np.testing.assert_allclose(update.delta, expected, rtol=1e-4, atol=1e-6)
+    assert update.loss == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_frozen_parameters_stay() -> None:

@@ -1,0 +1,46 @@
+"""A picture of the candidates for a release: size, accuracy and latency at once."""
+
+from typing import Any
+
+from fedge.compress.report import CompressionReport
+
+
+def draw_candidates(figure: Any, report: CompressionReport) -> Any:  # noqa: ANN401
+    """Draw each candidate by size and accuracy, coloured by latency; return the figure.
+
+    The shipped one has a ring; those over a budget are crosses.
+
+    Args:
+        figure: a `matplotlib.figure.Figure`.
+        report: what was measured.
+    """
+    axes = figure.subplots()
+    slowest = max(c.latency_ms for c in report.candidates)
+    for candidate in report.candidates:
+        place = ([candidate.packed_bytes / 1000], [candidate.accuracy])
+        points = axes.scatter(
+            *place,
+            c=[candidate.latency_ms],
+            vmin=0.0,
+            vmax=slowest or 1.0,
+            cmap="viridis_r",
+            marker="x" if candidate.exceeded else "o",
+            s=80,
+            zorder=3,
+        )
+        if candidate.name == report.chosen:
+            axes.scatter(*place, s=260, facecolors="none", edgecolors="tab:red")
+        axes.annotate(
+            f"{candidate.name}, {candidate.latency_ms:.3f} ms",
+            (place[0][0], place[1][0]),
+            xytext=(0, 12),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    figure.colorbar(points, ax=axes, label="one example (ms)")
+    axes.set(xscale="log", xlabel="sent (kB)", ylabel="score on held-out data")
+    axes.set_title("candidates; the ring is shipped, crosses exceed a budget")
+    axes.margins(x=0.2, y=0.25)
+    axes.grid(alpha=0.3)
+    return figure
