@@ -65,7 +65,7 @@ def add_command(commands: "Subparsers") -> None:
         "--form",
         choices=[str(form) for form in Quantization if form is not Quantization.none],
         default=str(Quantization.smallest),
-        help="one form, or the order that the best comes first in (default: %(default)s)",
+        help="one form, or what the best is first in (default: %(default)s)",
     )
     _add_limits(parser)
     parser.add_argument(
@@ -190,6 +190,12 @@ def _compress(
                 times.append(time.perf_counter() - started)
         return [1e3 * slowdown * statistics.median(times) for times in seconds]
 
+    try:
+        evaluate(model)
+    except (ValueError, IndexError) as exc:
+        raise DataError(
+            f"--data: does not fit the model or --task {task}: {exc}"
+        ) from exc
     return compress(
         model,
         samples.inputs[: config.calibration_examples],

@@ -70,4 +70,5 @@ def to_codes(rows: Float32, scales: Float32, limit: int) -> Int8:
         scales: > 0, float32, broadcast over the rows.
         limit: the largest code, 1 to 127.
     """
-    return np.clip(np.rint(rows / scales), -limit, limit).astype(np.int8)
+    codes: Int8 = np.clip(np.rint(rows / scales), -limit, limit).astype(np.int8)
+    return codes

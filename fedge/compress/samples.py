@@ -57,8 +57,10 @@ def read_samples(path: Path, task: Task) -> Samples:
             f"two examples, and a target for each"
         )
     whole = task is not Task.regression
-    if whole and targets.dtype.kind == "f":
-        raise DataError(f"{path}: targets of a {task} task must be whole numbers")
+    if whole and (targets.dtype.kind == "f" or (targets < 0).any()):
+        raise DataError(
+            f"{path}: targets of a {task} task must be whole numbers, not negative"
+        )
     return Samples(
         inputs.astype(np.float32 if inputs.dtype.kind == "f" else np.int64),
         targets.astype(np.int64 if whole else np.float32),

@@ -55,7 +55,7 @@ def store(
     """
     parsed = onnx.load_model_from_string(model)
     graph = parsed.graph
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for weight in [array for array in graph.initializer if chosen(array)]:
         stored = form(weight.name, numpy_helper.to_array(weight))
         graph.initializer.remove(weight)

@@ -85,7 +85,7 @@ def _flops_per_second_here() -> float:
 
 
 def _product(weight: Float32) -> bytes:
-    shape = ["rows", _SIDE]
+    shape: list[str | int | None] = ["rows", _SIDE]
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["input", "weight"], ["output"])],
         "product",

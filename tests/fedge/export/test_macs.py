@@ -38,7 +38,7 @@ def test_a_linear_layer_counts_its_weights() -> None:
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.GRU, 3), (nn.LSTM, 4)])
 def test_a_recurrent_layer_counts_all_gates_in_each_step(
-    kind: type[nn.RNNBase], gates: int
+    kind: type[nn.GRU] | type[nn.LSTM], gates: int
 ) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
