@@ -1,6 +1,5 @@
 """The ServerApp: one object for the simulator, Flower's runtimes and a real fleet."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import Context
@@ -15,9 +14,10 @@ from fedge.flower import Faults, PlainSum, SecureSum, Telemetry
 from fedge.flower.wire import secure_plan, train_reply_layout
 from fedge.strategy import Needs
 from server.coordinator import Wiring, train
+from server.distillation import distilled
 from server.events import Observer, current_observer
 from server.journal import Journal
-from server.model_state import ModelState
+from server.model_state import ModelState, prototype
 from server.narrow import check_narrowing, fitted
 from server.profile import profiled
 from server.publish import open_repository, publish
@@ -78,9 +78,8 @@ def _coordinate(
         release = None
         if experiment.release.enabled:
             sparsity = journal.rounds()[-1].sparsity
-            published = publish(
-                setup, state.params, folder, observer, sparsity=sparsity
-            )
+            params = distilled(setup, state, journal)
+            published = publish(setup, params, folder, observer, sparsity=sparsity)
             observer.stage_started("pushing to the devices")
             release = (published, push(setup, wiring, published))
         summary = summarize(
@@ -151,7 +150,7 @@ def _save_models(
     """Write `last.safetensors` and `best.safetensors`; return the last one's digest."""
     best = journal.best()
     if best is not None:
-        best_state = from_bytes(replace(state, mask=None, shapes={}), best.state)
+        best_state = from_bytes(prototype(state), best.state)
         spec = fitted(setup, best_state.shapes).spec
         save_model(folder / "best.safetensors", best_state.params, spec)
     return save_model(folder / "last.safetensors", state.params, setup.spec)

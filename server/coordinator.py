@@ -35,7 +35,7 @@ from fedge.train.schedule import learning_rate
 from server.collect import Answers, collect
 from server.events import Observer
 from server.journal import Journal, RoundRecord
-from server.model_state import ModelState, advance, initial_state, pruned
+from server.model_state import ModelState, advance, initial_state, prototype, pruned
 from server.narrow import fitted, narrow
 from server.sampler import draw_cohort
 from server.setup import Setup
@@ -100,7 +100,7 @@ def train(
     checkpoint = journal.last()
     first_round = 0
     if checkpoint is not None:
-        state = from_bytes(_prototype(state), checkpoint.state)
+        state = from_bytes(prototype(state), checkpoint.state)
         first_round = checkpoint.round_index + 1
         if state.shapes:
             setup = fitted(setup, state.shapes)
@@ -120,11 +120,6 @@ def train(
         best = record.score if is_best else best
         observer.round_finished(record)
     return setup, state
-
-
-def _prototype(state: ModelState) -> ModelState:
-    """Return a state whose classes say how a stored one is to be read."""
-    return replace(state, mask=None, shapes={})
 
 
 def _round(

@@ -47,6 +47,11 @@ def initial_state(
     return ModelState(strategy.init(trainable), buffers, None, shapes or {})
 
 
+def prototype(state: ModelState) -> ModelState:
+    """Return a state whose classes say how a stored one is to be read."""
+    return replace(state, mask=None, shapes={})
+
+
 def advance(
     state: ModelState, total: Total, strategy: Strategy[Any], spec: ModelSpec
 ) -> ModelState:

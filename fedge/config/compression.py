@@ -4,7 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 
 from fedge.config.fleet import DeviceKind
-from fedge.config.ranges import check_at_least, check_below_one, check_within
+from fedge.config.ranges import (
+    check_at_least,
+    check_below_one,
+    check_more_than,
+    check_within,
+)
 from fedge.errors import ConfigError
 
 
@@ -55,6 +60,11 @@ class CompressionConfig:
             quarter of the memory of a `device`.
         qat_rounds: in the last so many rounds devices train with weights rounded to the
             form that is shipped; needs `quantization` int8, int4 or codebook.
+        distill_epochs: after the last round the pruned model learns for so many passes
+            to answer as the best model of the run does, on the coordinator's own
+            examples, unlabelled; 0 for none.
+        distill_examples: how many of those, >= 1.
+        distill_learning_rate: of Adam, > 0.
         zstd_level: effort of the lossless last step, 1 to 22.
     """
 
@@ -75,6 +85,9 @@ class CompressionConfig:
     max_latency_ms: float = 0.0
     max_memory_mb: float = 0.0
     qat_rounds: int = 0
+    distill_epochs: int = 0
+    distill_examples: int = 1024
+    distill_learning_rate: float = 0.0005
     zstd_level: int = 19
 
     def __post_init__(self) -> None:
@@ -91,9 +104,19 @@ class CompressionConfig:
         check_at_least("compression.calibration_examples", self.calibration_examples, 1)
         check_within("compression.max_accuracy_drop", self.max_accuracy_drop, 0.0, 1.0)
         check_at_least("compression.min_ratio", self.min_ratio, 0.0)
-        for name in ("max_kilobytes", "max_latency_ms", "max_memory_mb", "qat_rounds"):
+        for name in (
+            "max_kilobytes",
+            "max_latency_ms",
+            "max_memory_mb",
+            "qat_rounds",
+            "distill_epochs",
+        ):
             check_at_least(f"compression.{name}", getattr(self, name), 0)
         self._check_qat()
+        check_at_least("compression.distill_examples", self.distill_examples, 1)
+        check_more_than(
+            "compression.distill_learning_rate", self.distill_learning_rate, 0.0
+        )
         check_within("compression.zstd_level", self.zstd_level, 1, 22)
 
     def _check_qat(self) -> None:
