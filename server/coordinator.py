@@ -113,7 +113,7 @@ def train(
         setup, state = narrow(setup, state, round_index=round_index + 1)
         if setup is not old:
             wiring.resize(setup.spec.size)
-            state = pruned(state, setup.spec, _sparsity(setup, round_index + 1))
+            state = _pruned(setup, state, round_index)
         is_best = record.score == record.score and (best is None or record.score > best)
         with measure("journal"):
             journal.commit(record, to_bytes(state), best=is_best)
@@ -227,7 +227,13 @@ def _next_state(
         advanced = advance(state, answers.total, setup.strategy, setup.spec)
     with measure("pruning"):
         # What the next round trains is what this one leaves: prune for that one.
-        return pruned(advanced, setup.spec, _sparsity(setup, round_index + 1))
+        return _pruned(setup, advanced, round_index)
+
+
+def _pruned(setup: Setup, state: ModelState, round_index: int) -> ModelState:
+    """Return the state as the round after this one needs it."""
+    sparsity = _sparsity(setup, round_index + 1)
+    return pruned(state, setup.spec, sparsity, setup.experiment.compression)
 
 
 def _sparsity(setup: Setup, round_index: int) -> float:

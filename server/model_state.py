@@ -9,6 +9,7 @@ import numpy as np
 from fedge.aggregation import UpdateMatrix
 from fedge.arrays import Bool, Float32, ModelSpec, check_finite
 from fedge.compress.prune import magnitude_mask
+from fedge.config import CompressionConfig
 from fedge.errors import RoundAbortedError
 from fedge.strategy import Strategy, Total
 
@@ -82,11 +83,23 @@ def advance(
     return _masked(advanced, spec)
 
 
-def pruned(state: ModelState, spec: ModelSpec, sparsity: float) -> ModelState:
+def pruned(
+    state: ModelState,
+    spec: ModelSpec,
+    sparsity: float,
+    config: CompressionConfig,
+) -> ModelState:
     """Return the state with the smallest weights set to zero, from now on for good."""
     if sparsity <= 0.0:
         return state
-    mask = magnitude_mask(state.params, spec, sparsity=sparsity, previous=state.mask)
+    mask = magnitude_mask(
+        state.params,
+        spec,
+        sparsity=sparsity,
+        previous=state.mask,
+        scope=config.prune_scope,
+        group=config.prune_group,
+    )
     return _masked(replace(state, mask=mask), spec)
 
 

@@ -31,6 +31,14 @@ class Quantization(StrEnum):
 TRAINABLE = (Quantization.int8, Quantization.int4, Quantization.codebook)
 
 
+class PruneScope(StrEnum):
+    """Which weights share one pruning budget."""
+
+    layer = auto()  # each array
+    whole = auto()  # the network, but a tenth of each array stays
+    group = auto()  # every so many neighbours along the inputs: the N:M pattern
+
+
 @dataclass(slots=True, kw_only=True)
 class CompressionConfig:
     """Pruning during training, then quantization of what is shipped.
@@ -44,6 +52,8 @@ class CompressionConfig:
         channel_multiple: a multiple of so many channels is left in each layer, 1 to
             1024; runtimes compute blocks of 8 or 16.
         sparsity: share of the prunable weights that are zero at the end, in [0, 1).
+        prune_scope: what loses the same share.
+        prune_group: M of the N:M pattern, with prune_scope=group, 2 to 64.
         prune_begin: share of the rounds after which pruning begins, in [0, 1].
         prune_end: share of the rounds at which `sparsity` is reached, in [0, 1].
         quantization: number format of the shipped model.
@@ -74,6 +84,8 @@ class CompressionConfig:
     channel_steps: int = 4
     channel_multiple: int = 8
     sparsity: float = 0.6
+    prune_scope: PruneScope = PruneScope.layer
+    prune_group: int = 4
     prune_begin: float = 0.3
     prune_end: float = 0.8
     quantization: Quantization = Quantization.int8
@@ -98,6 +110,7 @@ class CompressionConfig:
         check_within("compression.channel_multiple", self.channel_multiple, 1, 1024)
         _check_order("channel", self.channel_begin, self.channel_end)
         check_below_one("compression.sparsity", self.sparsity)
+        check_within("compression.prune_group", self.prune_group, 2, 64)
         check_within("compression.prune_begin", self.prune_begin, 0.0, 1.0)
         check_within("compression.prune_end", self.prune_end, 0.0, 1.0)
         _check_order("prune", self.prune_begin, self.prune_end)

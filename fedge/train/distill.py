@@ -80,7 +80,7 @@ def distill(
         task,
         batches=islice(order, epochs * len(sizes)),
         learning_rate=learning_rate,
-        pruned=spec.unflatten(~kept),
+        pruned=spec.unflatten((~kept).astype(np.float32)),
         weight_form=weight_form,
     )
     result = params_of(student, spec)
@@ -118,13 +118,13 @@ def _fit(
     *,
     batches: Iterator[Tensor],
     learning_rate: float,
-    pruned: Mapping[str, AnyArray],
+    pruned: Mapping[str, Float32],
     weight_form: Quantization,
 ) -> None:
     named = {n: p for n, p in student.named_parameters() if p.requires_grad}
     parameters = list(named.values())
     values = [parameter.detach() for parameter in parameters]
-    gone = [torch.from_numpy(pruned[name].copy()) for name in named]
+    gone = [torch.from_numpy(pruned[name].copy()) > 0.0 for name in named]
     config = TrainConfig(optimizer=OptimizerName.adam)
     updates = [make_update(config, value, learning_rate) for value in values]
     rounded: Callable[[], AbstractContextManager[None]] = nullcontext

@@ -55,7 +55,7 @@ def test_the_pruned_model_learns_from_the_best_one(
     journal.begin(to_bytes(best))
     journal.commit(RECORD, to_bytes(best), best=True)
     small, state = narrow(setup, best, round_index=4)
-    state = pruned(state, small.spec, 0.5)
+    state = pruned(state, small.spec, 0.5, small.experiment.compression)
     assert small.spec.size < 0.5 * setup.spec.size
 
     after = distilled(small, state, journal)

@@ -3,6 +3,7 @@ import pytest
 
 from fedge.aggregation import UpdateMatrix, WeightedSum
 from fedge.arrays import ArraySpec, ModelSpec
+from fedge.config import CompressionConfig
 from fedge.errors import RoundAbortedError
 from server.model_state import advance, initial_state, pruned
 from strategies.fedadam import FedAdam
@@ -57,7 +58,7 @@ def test_what_is_pruned_stays_zero_under_momentum() -> None:
     state = advance(
         initial_state(strategy, PARAMS, SPEC), total_of(0.5), strategy, SPEC
     )
-    state = pruned(state, SPEC, 0.5)
+    state = pruned(state, SPEC, 0.5, CompressionConfig())
     assert state.mask is not None
     gone = ~state.mask
     assert gone.sum() == 8
@@ -71,14 +72,14 @@ def test_what_is_pruned_stays_zero_under_momentum() -> None:
 
 def test_the_mask_only_grows() -> None:
     state = initial_state(FedAvg(), PARAMS, SPEC)
-    half = pruned(state, SPEC, 0.5)
+    half = pruned(state, SPEC, 0.5, CompressionConfig())
     moved = advance(half, total_of(1.0), FedAvg(), SPEC)
-    more = pruned(moved, SPEC, 0.75)
+    more = pruned(moved, SPEC, 0.75, CompressionConfig())
     assert half.mask is not None
     assert more.mask is not None
     assert not more.mask[~half.mask].any()
     assert (~more.mask).sum() == 12
-    assert pruned(state, SPEC, 0.0) is state
+    assert pruned(state, SPEC, 0.0, CompressionConfig()) is state
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

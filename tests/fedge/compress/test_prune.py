@@ -6,6 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from fedge.arrays import ArraySpec, Bool, Float32, ModelSpec, UInt8
 from fedge.compress.prune import magnitude_mask, pack_mask, unpack_mask
+from fedge.config.compression import PruneScope
 
 SPEC = ModelSpec(
     (
@@ -130,3 +131,72 @@ def test_a_packed_mask_that_is_not_exact_is_refused(packed: UInt8) -> None:
 def test_only_vectors_of_bool_are_packed() -> None:
     with pytest.raises(ValueError, match="need bool"):
         pack_mask(np.ones((2, 3), np.bool_))
+
+
+WIDE = ModelSpec(
+    (
+        ArraySpec("conv", (3, 10, 2, 2), prunable=True),
+        ArraySpec("bias", (3,)),
+        ArraySpec("head", (4, 9), prunable=True),
+    )
+)
+wide_vectors = arrays(np.float32, WIDE.size, elements=st.integers(-9, 9).map(float))
+
+
+@settings(deadline=None, max_examples=40)
+@given(wide_vectors, wide_vectors, shares, shares, st.integers(2, 12))
+def test_of_every_group_of_inputs_the_same_number_goes(
+    params: Float32, later: Float32, first: float, second: float, group: int
+) -> None:
+    first, second = sorted((first, second))
+    options = {"scope": PruneScope.group, "group": group}
+    before = magnitude_mask(params, WIDE, sparsity=first, **options)  # type: ignore[arg-type]
+    mask = magnitude_mask(later, WIDE, sparsity=second, previous=before, **options)  # type: ignore[arg-type]
+    assert not (mask & ~before).any()
+    for name, shape in (("conv", (3, 10, 2, 2)), ("head", (4, 9))):
+        kept = mask[WIDE.slices()[name]].reshape(shape)
+        for begin in range(0, shape[1], group):
+            part = kept[:, begin : begin + group]
+            pruned = part.shape[1] - part.sum(axis=1)
+            assert (pruned == int(second * part.shape[1])).all()
+
+
+def test_half_of_every_four_is_the_pattern_of_sparse_tensor_cores() -> None:
+    params = np.zeros(WIDE.size, np.float32)
+    params[WIDE.slices()["head"]] = np.arange(36)
+    mask = magnitude_mask(params, WIDE, sparsity=0.5, scope=PruneScope.group)
+    head = mask[WIDE.slices()["head"]].reshape(4, 9)
+    expected = [False, False, True, True, False, False, True, True, True]
+    assert (head == expected).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(wide_vectors, shares)
+def test_together_the_smallest_of_all_go_but_never_a_whole_array(
+    params: Float32, sparsity: float
+) -> None:
+    mask = magnitude_mask(params, WIDE, sparsity=sparsity, scope=PruneScope.whole)
+    conv, _, head = WIDE.slices().values()
+    pruned = sum(np.count_nonzero(~mask[place]) for place in (conv, head))
+    assert pruned <= sparsity * 156
+    for place, size in ((conv, 120), (head, 36)):
+        assert np.count_nonzero(mask[place]) >= 0.1 * size
+    if sparsity < 0.2:  # then no array comes near a tenth
+        assert pruned == int(sparsity * 156)
+
+
+def test_together_a_layer_of_small_weights_loses_more() -> None:
+    params = np.random.default_rng(0).normal(size=WIDE.size).astype(np.float32)
+    conv, _, head = WIDE.slices().values()
+    params[head] *= 0.01
+    mask = magnitude_mask(params, WIDE, sparsity=0.5, scope=PruneScope.whole)
+    assert np.count_nonzero(mask[head]) == 4  # a tenth of 36
+    assert np.count_nonzero(~mask[conv]) == 78 - 32
+
+
+def test_a_group_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="group: 1"):
+        magnitude_mask(
+            np.zeros(WIDE.size, np.float32), WIDE, sparsity=0.5,
+            scope=PruneScope.group, group=1,
+        )  # fmt: skip
