@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from fedge.compress.picture import draw_candidates
 from fedge.config import Task
 from fedge.data.partition import partition
 from server.app import JOURNAL
@@ -64,7 +65,7 @@ def draw_pictures(
     summary: Mapping[str, Any],
     folder: Path,
 ) -> None:
-    """Write rounds.png, bytes.png, labels.png and compression.png."""
+    """Write rounds.png, bytes.png, labels.png, compression.png and candidates.png."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -78,6 +79,8 @@ def draw_pictures(
     if summary["accuracy_shipped"] is not None:
         figure = Figure((9, 3.2), layout="constrained")
         save(_draw_compression(figure, summary), "compression.png")
+        figure = Figure((8, 4.5), layout="constrained")
+        save(draw_candidates(figure, summary["compression"]), "candidates.png")
 
 
 def _draw_rounds(figure: Any, rounds: Sequence[RoundRecord]) -> Any:  # noqa: ANN401

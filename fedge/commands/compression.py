@@ -230,6 +230,7 @@ def _draw(result: "Compressed", path: Path) -> None:
         return
     from fedge.compress.picture import draw_candidates
 
-    figure = draw_candidates(Figure((8, 4.5), layout="constrained"), result.report)
+    figure = Figure((8, 4.5), layout="constrained")
+    draw_candidates(figure, result.report.to_dict())
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=120)

@@ -1,37 +1,36 @@
 """A picture of the candidates for a release: size, accuracy and latency at once."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from fedge.compress.report import CompressionReport
 
-
-def draw_candidates(figure: Any, report: CompressionReport) -> Any:  # noqa: ANN401
+def draw_candidates(figure: Any, report: Mapping[str, Any]) -> Any:  # noqa: ANN401
     """Draw each candidate by size and accuracy, coloured by latency; return the figure.
 
     The shipped one has a ring; those over a budget are crosses.
 
     Args:
         figure: a `matplotlib.figure.Figure`.
-        report: what was measured.
+        report: what was measured (`CompressionReport.to_dict`).
     """
     axes = figure.subplots()
-    slowest = max(c.latency_ms for c in report.candidates)
-    for candidate in report.candidates:
-        place = ([candidate.packed_bytes / 1000], [candidate.accuracy])
+    slowest = max(c["latency_ms"] for c in report["candidates"])
+    for candidate in report["candidates"]:
+        place = ([candidate["packed_bytes"] / 1000], [candidate["accuracy"]])
         points = axes.scatter(
             *place,
-            c=[candidate.latency_ms],
+            c=[candidate["latency_ms"]],
             vmin=0.0,
             vmax=slowest or 1.0,
             cmap="viridis_r",
-            marker="x" if candidate.exceeded else "o",
+            marker="x" if candidate["exceeded"] else "o",
             s=80,
             zorder=3,
         )
-        if candidate.name == report.chosen:
+        if candidate["name"] == report["chosen"]:
             axes.scatter(*place, s=260, facecolors="none", edgecolors="tab:red")
         axes.annotate(
-            f"{candidate.name}, {candidate.latency_ms:.3f} ms",
+            "{name}, {latency_ms:.3f} ms".format(**candidate),
             (place[0][0], place[1][0]),
             xytext=(0, 12),
             textcoords="offset points",
