@@ -1,192 +1,114 @@
 """How small models get, what that costs, and how little changes between releases.
 
-    python -m simulations.benchmarks.compression [--json] [--quick] [--data-root FOLDER]
+    python -m simulations.benchmarks.compression [--json] [--quick] [--only NAME ...]
+        [--data-root FOLDER] [--update docs/compression.md]
 
-Each pipeline is a whole federation: dense (float32, nothing removed) and small
-(`compression=small`: channels and weights go while the model trains, then int8 or a
-codebook). Ratios are bytes of the dense float32 ONNX file over bytes that are sent;
-speed-ups are in ONNX Runtime, the small model against the dense one, measured in turns
-on one thread. Accuracies are of the files, on held-out data.
+Each pipeline is a whole federation, twice: dense (float32, nothing removed) and small
+(channels and weights go while the model trains, then the smallest form that loses no
+more than a point). Ratios are bytes of the dense float32 ONNX file over bytes that are
+sent; speed-ups are the small file's, measured in turns on one thread. Accuracies are of
+the files, on held-out data. Publishing is weights in, compressed bytes out, with the
+architecture traced before.
 
 Deltas: an int8 CNN after consecutive rounds, on the scales of the first; sizes as a
-share of the float32 ONNX file.
+share of the float32 ONNX file. QAT: a network shipped in four bits, with and without
+training for that in the last rounds.
 """
 
 import argparse
-import hashlib
 import json
 import statistics
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
-from torch import nn
 
-from fedge.arrays import Float32
 from fedge.compress.delta import make_delta
-from fedge.compress.pipeline import Compressed, compress
+from fedge.compress.int4 import store_int4
 from fedge.compress.quantize import quantize_int8
 from fedge.compress.requantize import requantize
-from fedge.export.onnx import OnnxTemplate, export_onnx
-from fedge.models.vector import set_params
-from fedge.runtime.predictor import OnnxPredictor
-from fedge.runtime.score import score_outputs
-from fedge.seeding import Purpose, generator
-from server.narrow import fitted
-from server.settings import compose_experiment
-from server.setup import Setup, prepare
-from simulations.federation import simulate_federation
+from simulations.benchmarks.compression_runs import Figures, pipeline, trained
 
-Figures = dict[str, float]
-
-_SECAGG_OFF = ("release=none", "secagg=off")
-# Half a million parameters and five million multiplications, for 8 x 8 pixels.
-_DIGITS = (
-    "model=cnn", "model.widths=[32,64,128,128]", "model.pool_every=2",
-    "model.hidden=512", "run.rounds=40",
-)  # fmt: skip
-_FASHION = (
-    "data=fashion_mnist", "model=cnn_fashion", "fleet=hundred", "run=long",
-    "train.batch_size=32", "train.learning_rate=0.03", "train.epochs=2",
-)  # fmt: skip
-# A harder data set needs more channels to stay within a point.
-_SMALL = ("compression=small",)
-_SMALL_FASHION = ("compression=small", "compression.channel_sparsity=0.6")
-_POINT = 0.01
-_REPEATS = 60
 _DELTA_ROUNDS = (12, 13, 14, 15)
 _DEAD_ZONE, _HEADROOM = 3, 0.15
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """A federation's result.
+class Pipeline:
+    """Two federations.
 
     Attributes:
-        setup: for its network, which may have become narrower.
-        params: the model, float32, shape (d,).
+        title: for the table.
+        overrides: settings of both.
+        small: settings of the small one.
+        seeds: runs.
+        needs_data: whether its data is read from --data-root.
     """
 
-    setup: Setup
-    params: Float32
-
-    def network(self) -> nn.Module:
-        """Return the network with the model's values."""
-        set_params(self.setup.model, self.setup.spec, self.params)
-        return self.setup.model
-
-    def onnx(self) -> bytes:
-        """Return the float32 ONNX file."""
-        return export_onnx(self.network(), self.inputs(2))
-
-    def template(self) -> OnnxTemplate:
-        """Return the architecture in ONNX."""
-        return OnnxTemplate(self.setup.model, self.inputs(2))
-
-    def inputs(self, count: int) -> Float32:
-        """Return some training examples as the model takes them."""
-        data = self.setup.data
-        rng = generator(0, Purpose.MODEL, 1)
-        chosen = rng.choice(len(data.train), min(count, len(data.train)), replace=False)
-        inputs: Float32 = data.info.normalization.apply(data.train.features[chosen])
-        return inputs
-
-    def accuracy(self, model: bytes) -> float:
-        """Return the score of an ONNX file on held-out data."""
-        data = self.setup.data
-        outputs = OnnxPredictor(model, data.info.normalization).predict(
-            data.test.features
-        )
-        return score_outputs(outputs, data.test.targets, data.info.task).score
+    title: str
+    overrides: tuple[str, ...]
+    small: tuple[str, ...] = ("compression=small",)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    needs_data: bool = False
 
 
-def trained(*overrides: str) -> Trained:
-    """Run a federation in a folder of its own."""
-    experiment = compose_experiment([*overrides, *_SECAGG_OFF])
-    with tempfile.TemporaryDirectory() as folder:
-        simulate_federation(experiment, Path(folder))
-        arrays = load_file(Path(folder) / "last.safetensors")
-    setup = prepare(experiment)
-    names = {spec.name for spec in setup.spec.arrays if spec.trainable}
-    shapes = {name: a.shape for name, a in arrays.items() if name in names}
-    setup = fitted(setup, shapes)
-    return Trained(setup, setup.spec.flatten(arrays))
-
-
-def pipelines(
-    name: str,
-    overrides: Sequence[str],
-    seeds: Sequence[int],
-    small: Sequence[str] = _SMALL,
-) -> Figures:
-    """Return ratio, accuracy and speed of the small pipeline against the dense one."""
-    runs = [_pipeline(overrides, small, seed) for seed in seeds]
-    mean = {key: statistics.fmean(run[key] for run in runs) for key in runs[0]}
-    is_good = mean["dense_accuracy"] - mean["accuracy"] <= _POINT
-    return {
-        **{f"{name}_{key}": value for key, value in mean.items()},
-        f"{name}_ratio_within_1pt": mean["ratio"] if is_good else 0.0,
-    }
-
-
-def _pipeline(overrides: Sequence[str], small: Sequence[str], seed: int) -> Figures:
-    dense = trained(*overrides, "compression=none", f"run.seed={seed}")
-    light = trained(*overrides, *small, f"run.seed={seed}")
-    dense_file = dense.onnx()
-    template = light.template()  # once for an architecture
-    started = time.perf_counter()
-    published = _publish(light, template)
-    seconds = time.perf_counter() - started
-    again = _publish(light, light.template())
-    return {
-        "dense_accuracy": dense.accuracy(dense_file),
-        "accuracy": light.accuracy(published.model),
-        "ratio": len(dense_file) / len(published.artifact),
-        "sent_kb": len(published.artifact) / 1e3,
-        "publish_seconds": seconds,
-        "same_bytes_twice": float(_digest(published) == _digest(again)),
-        **_speedups(light, {"dense": dense_file, "small": published.model}),
-    }
-
-
-def _publish(result: Trained, template: OnnxTemplate) -> Compressed:
-    """Do what a release does with the weights: fill, build, measure, choose."""
-    config = replace(result.setup.experiment.compression, max_accuracy_drop=_POINT)
-    return compress(
-        template.fill(result.network()),
-        result.inputs(config.calibration_examples),
-        config=config,
-        evaluate=result.accuracy,
-        latency=lambda models: [0.0] * len(models),
-    )
-
-
-def _digest(published: Compressed) -> str:
-    return hashlib.sha256(published.artifact).hexdigest()
-
-
-def _speedups(result: Trained, models: Mapping[str, bytes]) -> Figures:
-    """Return how many times faster the small file is than the dense one."""
-    info, raw = result.setup.data.info, result.setup.data.test.features
-    figures: Figures = {}
-    for size in (1, 32):
-        seconds: dict[str, list[float]] = {name: [] for name in models}
-        predictors = {
-            name: OnnxPredictor(model, info.normalization)
-            for name, model in models.items()
-        }
-        for _ in range(_REPEATS):
-            for name, predictor in predictors.items():
-                started = time.perf_counter()
-                predictor.predict(raw[:size])
-                seconds[name].append(time.perf_counter() - started)
-        dense, small = (statistics.median(seconds[n]) for n in ("dense", "small"))
-        figures[f"speedup_b{size}"] = dense / small
-    return figures
+PIPELINES: Mapping[str, Pipeline] = {
+    # Half a million parameters and five million multiplications, for 8 x 8 pixels.
+    "digits_cnn": Pipeline(
+        "CNN on digits",
+        (
+            "model=cnn", "model.widths=[32,64,128,128]", "model.pool_every=2",
+            "model.hidden=512", "run.rounds=40",
+        ),
+    ),
+    "digits_mobilenet": Pipeline(
+        "MobileNet-style on digits",
+        ("model=mobilenet", "run.rounds=60"),
+        ("compression=small", "compression.channel_sparsity=0.5"),
+    ),
+    "har_cnn1d": Pipeline(
+        "1-D CNN on UCI HAR",
+        (
+            "data=uci_har", "model=cnn1d", "partition=natural", "fleet.num_devices=0",
+            "run.cohort=10", "run.rounds=40", "run.evaluate_every=40",
+            "train.epochs=1",
+        ),
+        needs_data=True,
+    ),
+    # A harder data set needs more channels to stay within a point.
+    "fashion_cnn": Pipeline(
+        "CNN on Fashion-MNIST",
+        (
+            "data=fashion_mnist", "model=cnn_fashion", "fleet=hundred", "run=long",
+            "train.batch_size=32", "train.learning_rate=0.03", "train.epochs=2",
+        ),
+        ("compression=small", "compression.channel_sparsity=0.6"),
+        seeds=(0,),
+        needs_data=True,
+    ),
+}  # fmt: skip
+_QAT = (
+    "data=fashion_mnist", "model=mobilenet", "model.widths=[16,32,64]", "fleet=hundred",
+    "run.cohort=10", "run.rounds=30", "run.evaluate_every=30", "train.batch_size=32",
+    "train.learning_rate=0.03", "train.epochs=1", "compression=none",
+)  # fmt: skip
+_QAT_ON = ("compression.quantization=int4", "compression.qat_rounds=8")
+_COLUMNS = (
+    ("model", "title", ""),
+    ("float32 kB", "dense_kb", ".0f"),
+    ("sent kB", "sent_kb", ".1f"),
+    ("ratio", "ratio", ".0f"),
+    ("accuracy", "dense_accuracy", ".4f"),
+    ("shipped", "accuracy", ".4f"),
+    ("faster, batch 1", "speedup_b1", ".1f"),
+    ("batch 32", "speedup_b32", ".1f"),
+    ("than eager, batch 1", "speedup_vs_eager_b1", ".0f"),
+    ("batch 32", "speedup_vs_eager_b32", ".0f"),
+    ("publish s", "publish_seconds", ".2f"),
+)
+NAMES = (*PIPELINES, "deltas", "qat")
 
 
 def deltas() -> Figures:
@@ -211,33 +133,103 @@ def deltas() -> Figures:
     return figures
 
 
-def measure(*, quick: bool, data_root: str) -> Figures:
-    """Return all figures."""
-    seeds = (0,) if quick else (0, 1, 2)
-    figures = pipelines("digits_cnn", _DIGITS, seeds)
-    figures["publish_seconds"] = figures["digits_cnn_publish_seconds"]
-    figures |= deltas()
-    if data_root and not quick:
-        fashion = (*_FASHION, f"data.root={data_root}")
-        figures |= pipelines("fashion_cnn", fashion, (0,), _SMALL_FASHION)
+def qat(data_root: str, seeds: Sequence[int]) -> Figures:
+    """Return accuracies of a network in four bits, trained for that or not."""
+    runs = []
+    for seed in seeds:
+        settings = (*_QAT, f"data.root={data_root}", f"run.seed={seed}")
+        plain, aware = trained(*settings), trained(*settings, *_QAT_ON)
+        file = plain.onnx()
+        runs.append(
+            (
+                plain.accuracy(file),
+                plain.accuracy(store_int4(file)),
+                aware.accuracy(store_int4(aware.onnx())),
+            )
+        )
+    float32, ptq, aware_int4 = np.mean(runs, axis=0).tolist()
+    return {
+        "qat_float32_accuracy": float32,
+        "qat_int4_ptq_accuracy": ptq,
+        "qat_int4_qat_accuracy": aware_int4,
+        "qat_gap_closed": (aware_int4 - ptq) / (float32 - ptq),
+    }
+
+
+def measure(only: Sequence[str], *, quick: bool, data_root: str) -> Figures:
+    """Return the figures of the named parts; those whose data is missing are left out.
+
+    Args:
+        only: some of `NAMES`.
+        quick: one seed each, and nothing that reads files.
+        data_root: folder with uci-har/ and fashion-mnist/; "" for none.
+    """
+    figures: Figures = {}
+    has_data = bool(data_root) and not quick
+    for name, part in PIPELINES.items():
+        if name in only and (has_data or not part.needs_data):
+            settings = part.overrides
+            if part.needs_data:
+                settings = (*settings, f"data.root={data_root}")
+            seeds = part.seeds[:1] if quick else part.seeds
+            figures |= pipeline(name, settings, part.small, seeds)
+    if "digits_cnn" in only:
+        figures["publish_seconds"] = figures["digits_cnn_publish_seconds"]
+    if "deltas" in only:
+        figures |= deltas()
+    if "qat" in only and has_data:
+        figures |= qat(data_root, (0, 1, 2))
     return figures
+
+
+def table(figures: Figures) -> str:
+    """Return the pipelines' figures as a Markdown table."""
+    lines = [
+        "| " + " | ".join(head for head, _, _ in _COLUMNS) + " |",
+        "|" + " --- |" * len(_COLUMNS),
+    ]
+    for name, part in PIPELINES.items():
+        if f"{name}_ratio" in figures:
+            cells = [part.title] + [
+                format(figures[f"{name}_{key}"], form) for _, key, form in _COLUMNS[1:]
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def update(path: Path, figures: Figures) -> None:
+    """Write the table between its marks in a Markdown file."""
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise SystemExit(f"{path}: has no {_BEGIN} ... {_END}")
+    new = f"{before}{_BEGIN}\n{table(figures)}\n{_END}{after}"
+    path.write_text(new, encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print a table, or one JSON object as the last line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quick", action="store_true", help="one seed, digits only")
     parser.add_argument(
-        "--data-root", default="", help="folder with fashion-mnist/ (about 25 minutes)"
+        "--quick", action="store_true", help="one seed, data that is installed only"
     )
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument(
+        "--data-root", default="", help="folder with uci-har/ and fashion-mnist/"
+    )
+    parser.add_argument("--update", type=Path, help="write the table into this file")
     options = parser.parse_args(arguments)
-    figures = measure(quick=options.quick, data_root=options.data_root)
+    figures = measure(options.only, quick=options.quick, data_root=options.data_root)
+    if options.update:
+        update(options.update, figures)
     if options.json:
         print(json.dumps(figures))
         return
+    print(table(figures))
     for name, value in figures.items():
-        print(f"{name:>34}  {value:.4g}")
+        print(f"{name:>40}  {value:.4g}")
 
 
 if __name__ == "__main__":
