@@ -72,8 +72,8 @@ PIPELINES: Mapping[str, Pipeline] = {
         "1-D CNN on UCI HAR",
         (
             "data=uci_har", "model=cnn1d", "partition=natural", "fleet.num_devices=0",
-            "run.cohort=10", "run.rounds=40", "run.evaluate_every=40",
-            "train.epochs=1",
+            "run.cohort=10", "run.rounds=60", "run.evaluate_every=60",
+            "train.epochs=1", "train.learning_rate=0.01",
         ),
         needs_data=True,
     ),
