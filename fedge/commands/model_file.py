@@ -1,4 +1,4 @@
-"""`fedge inspect FILE`: what is in a model, a packed release or a delta."""
+"""`fedge inspect FILE`: what is in a model, a packed release, a delta or a passport."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ _MAX_MB = 1024
 
 def add_command(commands: "Subparsers") -> None:
     """Add `inspect` to the parser of `fedge`."""
-    summary = "say what is in a model file, a packed release or a delta"
+    summary = "say what is in a model file, a packed release, a delta or a passport"
     parser = commands.add_parser("inspect", help=summary, description=summary)
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument(
@@ -32,6 +32,8 @@ def add_command(commands: "Subparsers") -> None:
 def _inspect(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.max_mb <= _MAX_MB:
         raise DataError(f"--max-mb: {arguments.max_mb} not in [1, {_MAX_MB}]")
+    from fedge.commands.passport_text import passport_lines, read_passport
+
     max_bytes = arguments.max_mb << 20
     data = _read(arguments.file, max_bytes)
     print(f"{arguments.file}: {len(data)} bytes")
@@ -43,7 +45,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
         data = unpack(data, max_bytes=max_bytes)
         print(f"packed with zstd, unpacked: {len(data)} bytes")
-    _show_model(data)
+    passport = read_passport(arguments.file)
+    if arguments.file.suffix != ".json":
+        _show_model(data)
+    elif passport is None:
+        raise DataError(f"{arguments.file}: not a passport")
+    if passport is not None:
+        model = None if arguments.file.suffix == ".json" else data
+        print("\n".join(passport_lines(passport, model)))
     return 0
 
 

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from torch import nn
 from fedge.__main__ import main
 from fedge.compress.codebook import store_codebook
 from fedge.compress.delta import make_delta
-from fedge.compress.pack import pack
+from fedge.compress.pack import pack, unpack
 from fedge.compress.quantize import quantize_int8
 from fedge.export.onnx import export_onnx
+from tests.fedge.release.kit import release
 
 INPUTS = np.random.default_rng(0).normal(size=(8, 20)).astype(np.float32)
 
@@ -100,3 +102,28 @@ def test_a_file_that_is_not_there_is_named(
 ) -> None:
     assert main(["inspect", str(tmp_path / "none")]) == 2
     assert "none: No such file" in capsys.readouterr().err
+
+
+def test_the_passport_beside_a_model_is_told_with_whether_it_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact, passport = release(3)
+    model, other = (unpack(a, max_bytes=10**6) for a in (artifact, release(4)[0]))
+    custom = json.dumps(passport.to_custom())
+    (tmp_path / "passport.json").write_text(custom, encoding="utf-8")
+    code, out, _ = told(model, tmp_path, capsys)
+    assert code == 0
+    assert "passport: release 3 of" in out
+    assert "of this file: yes" in out
+    assert "of this file: NO" in told(other, tmp_path, capsys)[1]
+    assert main(["inspect", str(tmp_path / "passport.json")]) == 0
+    assert "passport: release 3 of" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[[[[", '{"passport": "{}"}', "\xff"])
+def test_a_damaged_passport_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "passport.json").write_text(text, encoding="latin-1")
+    assert main(["inspect", str(tmp_path / "passport.json")]) == 2
+    assert "not a passport" in capsys.readouterr().err
