@@ -15,6 +15,7 @@ from fedge.config import (
 from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
 from fedge.config.fleet import AvailabilityKind
 from fedge.errors import ConfigError
+from fedge.fleet.profiles import core_flops_per_second
 from fedge.secagg.ring import PROFILES
 from fedge.strategy import Needs
 
@@ -32,6 +33,7 @@ def check_compatible(experiment: Experiment) -> None:
         *_model_problems(experiment),
         *_secagg_problems(experiment),
         *_fault_problems(experiment),
+        *_compression_problems(experiment),
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -126,6 +128,16 @@ def _secagg_problems(experiment: Experiment) -> list[str]:
             f"{' or '.join(fitting) or 'fewer devices'}"
         )
     return problems
+
+
+def _compression_problems(experiment: Experiment) -> list[str]:
+    device = experiment.compression.device
+    try:
+        if device is not None:
+            core_flops_per_second(device)
+    except ConfigError as exc:
+        return [str(exc)]
+    return []
 
 
 def _fault_problems(experiment: Experiment) -> list[str]:

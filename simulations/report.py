@@ -35,10 +35,12 @@ def _table(summary: Mapping[str, Any]) -> Table:
     for column in ("", "float32", "shipped"):
         table.add_column(column, justify="right" if column else "left")
     score = "accuracy" if summary["task"] != Task.regression else "R²"
+    device = (summary.get("compression") or {}).get("device")
+    where = f", estimated for {device}" if device else ""
     rows = [
         (f"{score} (held-out)", "accuracy", "{:.4f}"),
         ("size (kB)", "bytes", "{:.1f}"),
-        ("latency, one example (ms)", "latency_ms", "{:.3f}"),
+        (f"latency, one example (ms{where})", "latency_ms", "{:.3f}"),
     ]
     for label, name, form in rows:
         scale = 1e-3 if name == "bytes" else 1.0

@@ -37,7 +37,8 @@ def draw_candidates(figure: Any, report: Mapping[str, Any]) -> Any:  # noqa: ANN
             ha="center",
             fontsize=8,
         )
-    figure.colorbar(points, ax=axes, label="one example (ms)")
+    where = f", estimated for {report['device']}" if report["device"] else ""
+    figure.colorbar(points, ax=axes, label=f"one example (ms{where})")
     axes.set(xscale="log", xlabel="sent (kB)", ylabel="score on held-out data")
     axes.set_title("candidates; the ring is shipped, crosses exceed a budget")
     axes.margins(x=0.2, y=0.25)

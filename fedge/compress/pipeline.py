@@ -85,6 +85,7 @@ def compress(
         tuple(replace(c, exceeded=tuple(exceeded(c, config))) for c in candidates),
         choose(candidates, config),
         dense_bytes,
+        str(config.device or ""),
     )
     _check_accuracy(report, config)
     _check_ratio(report, config)

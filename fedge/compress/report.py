@@ -45,11 +45,14 @@ class CompressionReport:
         chosen: the name of one of them.
         dense_bytes: size of the float32 network as it was built, if channels were
             removed from it since; else 0.
+        device: what latencies are translated to; "" for the machine they were measured
+            on.
     """
 
     candidates: tuple[Candidate, ...]
     chosen: str
     dense_bytes: int = 0
+    device: str = ""
 
     def __post_init__(self) -> None:
         names = [candidate.name for candidate in self.candidates]
@@ -84,13 +87,15 @@ class CompressionReport:
             "full_bytes": self.full_bytes,
             "ratio": self.ratio,
             "accuracy_drop": self.accuracy_drop,
+            "device": self.device,
         }
 
     def table(self) -> str:
         """Return the candidates as lines of text; an arrow marks the shipped one."""
+        where = f"  (ms: estimated for {self.device})" if self.device else ""
         head = (
             f"  {'model':<10}{'weights':>9}{'kMACs':>9}{'file kB':>10}{'sent kB':>10}"
-            f"{'accuracy':>10}{'ms':>9}{'zeros':>8}"
+            f"{'accuracy':>10}{'ms':>9}{'zeros':>8}{where}"
         )
         return "\n".join([head, *map(self._row, self.candidates)])
 

@@ -18,8 +18,7 @@ from onnx import helper, numpy_helper
 from fedge.arrays import Float32
 from fedge.config.compression import CompressionConfig
 from fedge.config.fleet import DeviceKind
-from fedge.errors import ConfigError
-from fedge.fleet.profiles import PROFILES
+from fedge.fleet.profiles import PROFILES, core_flops_per_second
 
 # A model is one of several programs on a device.
 _SHARE_OF_MEMORY = 0.25
@@ -37,7 +36,7 @@ def with_budgets(config: CompressionConfig) -> CompressionConfig:
     """
     if config.device is None:
         return config
-    slowdown_of(config.device)
+    core_flops_per_second(config.device)
     memory_mb = PROFILES[config.device].memory_bytes * _SHARE_OF_MEMORY / 2**20
     return replace(
         config,
@@ -54,15 +53,7 @@ def slowdown_of(device: DeviceKind | None) -> float:
     """
     if device is None:
         return 1.0
-    speed = PROFILES[device].core_flops_per_second
-    if not speed > 0.0:
-        known = [k for k, p in PROFILES.items() if p.core_flops_per_second > 0.0]
-        raise ConfigError(
-            f"compression.device: the speed of one core of {device} is not known; "
-            f"choose one of {', '.join(known)}, or leave it empty and let the device's "
-            f"health check measure"
-        )
-    return _flops_per_second_here() / speed
+    return _flops_per_second_here() / core_flops_per_second(device)
 
 
 @cache

@@ -41,6 +41,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from fedge.config.fleet import DeviceKind
+from fedge.errors import ConfigError
 
 _HPL_TO_TRAINING = 2.0 / 3.0
 _PEAK_TO_TRAINING = 0.25
@@ -268,3 +269,20 @@ PROFILES: Mapping[DeviceKind, DeviceProfile] = MappingProxyType(
         )
     }
 )
+
+
+def core_flops_per_second(kind: DeviceKind) -> float:
+    """Return what one core of a device does in a float32 matrix product.
+
+    Raises:
+        ConfigError: nobody has measured it.
+    """
+    speed = PROFILES[kind].core_flops_per_second
+    if not speed > 0.0:
+        known = [k for k, p in PROFILES.items() if p.core_flops_per_second > 0.0]
+        raise ConfigError(
+            f"compression.device: the speed of one core of {kind} is not known; "
+            f"choose one of {', '.join(known)}, or leave it empty and let the device's "
+            f"health check measure"
+        )
+    return speed

@@ -6,6 +6,7 @@ import pytest
 
 from fedge.config import (
     Augmentation,
+    CompressionConfig,
     CrashMoment,
     DataConfig,
     DataKind,
@@ -22,6 +23,7 @@ from fedge.config import (
     TrainConfig,
 )
 from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
+from fedge.config.fleet import DeviceKind
 from fedge.errors import ConfigError
 from server.compatibility import check_compatible
 
@@ -49,6 +51,12 @@ def problems(experiment: Experiment) -> list[str]:
         (
             Experiment(fleet=FleetConfig(num_devices=0)),
             ["fleet.num_devices: 0", "partition=natural"],
+        ),
+        (
+            Experiment(
+                compression=CompressionConfig(device=DeviceKind.jetson_agx_orin)
+            ),
+            ["compression.device", "jetson_agx_orin is not known", "raspberry_pi_4"],
         ),
         (Experiment(partition=NATURAL), ["partition.kind: natural", "data=digits"]),
         (
