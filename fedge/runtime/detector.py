@@ -70,7 +70,7 @@ def detect(
     found = []
     for boxes, scores, classes in zip(*_decode(outputs), strict=True):
         best = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
-        best = best[scores[best] >= min_score]
+        best = best[scores[best].astype(np.float64) >= min_score]
         kept = suppress(
             boxes[best], scores[best], classes[best], max_overlap=max_overlap
         )
@@ -136,10 +136,8 @@ def losses(outputs: Float32, targets: AnyArray) -> Float64:
     scale = np.concatenate([np.ones(2), grid])
     found = place + sigmoid(there[..., 1:5]) * scale
     wrong_place = np.abs(found - np.concatenate([centre, size], -1)).sum(-1)
-    is_object = np.zeros_like(flat[:, 0])
-    np.put_along_axis(is_object, np.where(present, cell, cell[:, :1]), 1.0, axis=1)
-    is_object[~present.any(1)] = 0.0
-    sure = flat[:, 0]
+    holds = (cell[..., None] == np.arange(rows * columns)) & present[..., None]
+    sure, is_object = flat[:, 0], holds.any(1)
     unsure = np.logaddexp(0.0, sure) - is_object * sure
     per_object = np.where(present, wrong_class + wrong_place, 0.0)
     total: Float64 = unsure.sum(1) + per_object.sum(1)
