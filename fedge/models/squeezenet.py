@@ -6,7 +6,8 @@ federated training (see `cnn`).
 
 Source: Iandola et al. (2016), "SqueezeNet", arXiv:1602.07360. Differs in: a stem
 without stride, pooling before a module only while the image is at least 8 pixels wide,
-2x2 pooling, and no ReLU on the logits.
+2x2 pooling, and no ReLU on the logits; He et al. (2015), arXiv:1502.01852, for the
+initial weights, without which so deep a net does not begin to learn.
 """
 
 import torch
@@ -53,10 +54,18 @@ def make_squeezenet(config: ModelConfig, info: DataInfo) -> nn.Module:
             side //= 2
         layers.append(Fire(size, new_size))
         size = max(2, new_size)
-    return nn.Sequential(
+    return _initialized(
         *layers,
         nn.Dropout(config.dropout),
         nn.Conv2d(size, info.num_outputs, 1),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
+
+
+def _initialized(*layers: nn.Module) -> nn.Module:
+    net = nn.Sequential(*layers)
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+    return net

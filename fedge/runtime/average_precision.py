@@ -16,7 +16,7 @@ from fedge.runtime.boxes import overlaps
 from fedge.runtime.detector import Detections
 
 MIN_OVERLAP = 0.5
-_RECALLS = np.linspace(0.0, 1.0, 101)
+_PERCENTS = np.arange(101)  # the recalls at which the curve is read
 
 
 def average_precision(found: Sequence[Detections], targets: AnyArray) -> float:
@@ -68,10 +68,10 @@ def _matched(boxes: Float32, wanted: AnyArray) -> Bool:
 
 def _area(right: Bool, num_objects: int) -> float:
     num_right = np.cumsum(right)
-    recall = num_right / num_objects
     precision: Float64 = num_right / np.arange(1, len(right) + 1)
     # The best precision at this recall or a higher one.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    places = np.searchsorted(recall, _RECALLS, side="left")
+    # In whole numbers: 7 of 10 are exactly 70 percent, and 0.7 may not be.
+    places = np.searchsorted(100 * num_right, _PERCENTS * num_objects, side="left")
     reached = places < len(right)
     return float(np.where(reached, np.append(envelope, 0.0)[places], 0.0).mean())

@@ -92,8 +92,8 @@ def check_outputs(outputs: Float32) -> None:
 
 def _decode(outputs: Float32) -> tuple[Float32, Float32, Int64]:
     """Return each cell's box (n, cells, 4), score (n, cells), best class (n, cells)."""
-    count, _, rows, columns = outputs.shape
-    cells = outputs.reshape(count, outputs.shape[1], -1).transpose(0, 2, 1)
+    count, channels, rows, columns = outputs.shape
+    cells = outputs.reshape(count, channels, rows * columns).transpose(0, 2, 1)
     sure, places, logits = np.split(cells.astype(np.float64), (1, 5), axis=-1)
     grid = np.array([columns, rows])
     corner = np.stack(np.divmod(np.arange(rows * columns), columns)[::-1], axis=-1)
@@ -128,7 +128,7 @@ def losses(outputs: Float32, targets: AnyArray) -> Float64:
     centre, size = (start + end) / 2 * grid, (end - start) * grid
     corner = np.minimum(np.floor(centre), grid - 1)
     cell = (corner[..., 1] * columns + corner[..., 0]).astype(np.int64)
-    flat = outputs.astype(np.float64).reshape(*outputs.shape[:2], -1)
+    flat = outputs.astype(np.float64).reshape(*outputs.shape[:2], rows * columns)
     there = np.take_along_axis(flat, cell[:, None], axis=2).transpose(0, 2, 1)
     labels = np.maximum(targets[..., :1], 0).astype(np.int64)
     wrong_class = -np.take_along_axis(_log_shares(there[..., 5:]), labels, 2)[..., 0]

@@ -44,7 +44,7 @@ def _targets(raw: AnyArray, info: DataInfo) -> AnyArray:
             check_targets(raw, info.num_outputs)
         except ValueError as exc:
             raise DataError(f"{info.name}: {exc}") from exc
-        return raw
+        return raw.copy()  # torch warns of read-only arrays
     classes = raw.astype(np.int64)
     _check_below(classes, info, "targets")
     return classes
