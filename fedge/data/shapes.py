@@ -82,7 +82,8 @@ def _drawn(targets: Float32, rng: np.random.Generator) -> UInt8:
         contrast = rng.uniform(45.0, 90.0) * rng.choice([-1.0, 1.0])
         pixels[y : y + side, x : x + side][inside] += contrast
         targets[place] = [label, *(np.array([x, y, x + side, y + side]) / SIDE)]
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    image: UInt8 = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return image
 
 
 def _free_box(

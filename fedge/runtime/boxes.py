@@ -59,7 +59,10 @@ def overlaps(boxes: AnyArray, others: AnyArray) -> Float64:
     union = _areas(one) + _areas(other) - shared
     # A tiny union can be rounded to less than what is shared.
     union = np.maximum(union, shared)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0.0)
+    found: Float64 = np.divide(
+        shared, union, out=np.zeros_like(shared), where=union > 0.0
+    )
+    return found
 
 
 def _areas(boxes: Float64) -> Float64:

@@ -141,7 +141,8 @@ def losses(outputs: Float32, targets: AnyArray) -> Float64:
     unsure = np.logaddexp(0.0, sure) - is_object * sure
     per_object = np.where(present, wrong_class + wrong_place, 0.0)
     total: Float64 = unsure.sum(1) + per_object.sum(1)
-    return total / np.maximum(present.sum(1), 1)
+    total /= np.maximum(present.sum(1), 1)
+    return total
 
 
 def sigmoid(values: Float64) -> Float64:

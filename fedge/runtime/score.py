@@ -15,7 +15,6 @@ from fedge.config import Task
 from fedge.runtime.average_precision import average_precision
 from fedge.runtime.detector import detect, losses
 
-
 # What is less sure than this is no part of the precision-recall curve.
 _LEAST_SCORE = 0.01
 

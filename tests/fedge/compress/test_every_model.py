@@ -71,7 +71,7 @@ class Case:
 CASES = [
     Case(ModelName.mobilenet_v2, (16, 24, 24), 48, 140, 0.8),
     Case(ModelName.mobilenet_v3, (16, 24, 24), 48, 140, 0.8),
-    Case(ModelName.squeezenet, (24, 32, 48), 1, 300, 0.8),
+    Case(ModelName.squeezenet, (32, 64, 64), 1, 320, 0.7),
     Case(ModelName.detector, (16, 24), 32, 300, 0.7),
     Case(ModelName.gru, (48,), 16, 120, 0.8),
     Case(ModelName.lstm, (48,), 16, 160, 0.8),
