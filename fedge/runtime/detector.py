@@ -94,13 +94,15 @@ def _decode(outputs: Float32) -> tuple[Float32, Float32, Int64]:
     """Return each cell's box (n, cells, 4), score (n, cells), best class (n, cells)."""
     count, channels, rows, columns = outputs.shape
     cells = outputs.reshape(count, channels, rows * columns).transpose(0, 2, 1)
-    sure, places, logits = np.split(cells.astype(np.float64), (1, 5), axis=-1)
+    sure, places, logits = np.split(
+        cells.astype(np.float64), (1, NUM_PLACE_CHANNELS), axis=-1
+    )
     grid = np.array([columns, rows])
     corner = np.stack(np.divmod(np.arange(rows * columns), columns)[::-1], axis=-1)
-    places = sigmoid(places)
+    places = _sigmoid(places)
     centre, half = (corner + places[..., :2]) / grid, places[..., 2:] / 2
     boxes = np.concatenate([centre - half, centre + half], axis=-1).clip(0.0, 1.0)
-    scores = sigmoid(sure[..., 0]) * np.exp(_log_shares(logits)).max(-1)
+    scores = _sigmoid(sure[..., 0]) * np.exp(_log_shares(logits)).max(-1)
     best: Int64 = logits.argmax(-1)
     return boxes.astype(np.float32), scores.astype(np.float32), best
 
@@ -131,21 +133,18 @@ def losses(outputs: Float32, targets: AnyArray) -> Float64:
     flat = outputs.astype(np.float64).reshape(*outputs.shape[:2], rows * columns)
     there = np.take_along_axis(flat, cell[:, None], axis=2).transpose(0, 2, 1)
     labels = np.maximum(targets[..., :1], 0).astype(np.int64)
-    wrong_class = -np.take_along_axis(_log_shares(there[..., 5:]), labels, 2)[..., 0]
-    place = np.concatenate([corner, np.zeros_like(corner)], -1)
-    scale = np.concatenate([np.ones(2), grid])
-    found = place + sigmoid(there[..., 1:5]) * scale
-    wrong_place = np.abs(found - np.concatenate([centre, size], -1)).sum(-1)
+    log_shares = _log_shares(there[..., NUM_PLACE_CHANNELS:])
+    per_object = -np.take_along_axis(log_shares, labels, axis=-1)[..., 0]
+    per_object += np.abs(_sigmoid(there[..., 1:3]) + corner - centre).sum(-1)
+    per_object += np.abs(_sigmoid(there[..., 3:5]) * grid - size).sum(-1)
     holds = (cell[..., None] == np.arange(rows * columns)) & present[..., None]
-    sure, is_object = flat[:, 0], holds.any(1)
-    unsure = np.logaddexp(0.0, sure) - is_object * sure
-    per_object = np.where(present, wrong_class + wrong_place, 0.0)
-    total: Float64 = unsure.sum(1) + per_object.sum(1)
+    per_cell = np.logaddexp(0.0, flat[:, 0]) - holds.any(1) * flat[:, 0]
+    total: Float64 = per_cell.sum(1) + np.where(present, per_object, 0.0).sum(1)
     total /= np.maximum(present.sum(1), 1)
     return total
 
 
-def sigmoid(values: Float64) -> Float64:
+def _sigmoid(values: Float64) -> Float64:
     """Return 1 / (1 + exp(-values)), without overflow."""
     result: Float64 = np.exp(-np.logaddexp(0.0, -values))
     return result

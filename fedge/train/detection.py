@@ -29,14 +29,15 @@ def detection_losses(outputs: Tensor, targets: Tensor) -> Tensor:
     holds = (cell[..., None] == cells) & present[..., None]  # (n, slots, cells)
     flat = outputs.flatten(-2)
     there = torch.einsum("nsk,nck->nsc", holds.to(flat.dtype), flat)
-    sizes = torch.cat([torch.sigmoid(there[..., 1:3]) + corner,
-                       torch.sigmoid(there[..., 3:5]) * grid], -1)  # fmt: skip
-    wrong_place = (sizes - torch.cat([centre, size], -1)).abs().sum(-1)
-    shares = there[..., NUM_PLACE_CHANNELS:].log_softmax(-1)
     labels = targets[..., 0].clamp(min=0).long()[..., None]
-    wrong_class = -shares.gather(-1, labels)[..., 0]
-    unsure = F.binary_cross_entropy_with_logits(
+    log_shares = there[..., NUM_PLACE_CHANNELS:].log_softmax(-1)
+    per_object = -log_shares.gather(-1, labels)[..., 0]
+    per_object = per_object + (there[..., 1:3].sigmoid() + corner - centre).abs().sum(
+        -1
+    )
+    per_object = per_object + (there[..., 3:5].sigmoid() * grid - size).abs().sum(-1)
+    per_cell = F.binary_cross_entropy_with_logits(
         flat[..., 0, :], holds.any(-2).to(flat.dtype), reduction="none"
     )
-    per_object = (wrong_class + wrong_place) * present
-    return (unsure.sum(-1) + per_object.sum(-1)) / present.sum(-1).clamp(min=1)
+    total = per_cell.sum(-1) + (per_object * present).sum(-1)
+    return total / present.sum(-1).clamp(min=1)
