@@ -16,7 +16,7 @@ def test_the_settings_of_each_model_fit_together(name: str) -> None:
 
 
 def test_a_row_has_parameters_sizes_and_scores_of_three_files() -> None:
-    whole, half = measure("mobilenet", "")
+    whole, half = measure("mlp", "")
     assert (whole[1], half[1], len(whole)) == ("whole", "half", 9)
     params, *sizes = (int(cell.replace(",", "")) for cell in whole[2:6])
     assert params > int(half[2].replace(",", ""))
