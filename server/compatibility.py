@@ -12,7 +12,7 @@ from fedge.config import (
     SecAggMode,
     Task,
 )
-from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
+from fedge.config.fitting import fitting_augmentations, fitting_models
 from fedge.config.fleet import AvailabilityKind
 from fedge.errors import ConfigError
 from fedge.fleet.profiles import core_flops_per_second
@@ -92,17 +92,17 @@ def _partition_problems(experiment: Experiment) -> list[str]:
 def _model_problems(experiment: Experiment) -> list[str]:
     data, model, augment = experiment.data, experiment.model, experiment.train.augment
     problems = []
-    fitting = MODELS_BY_KIND[data.kind]
+    fitting = fitting_models(data.kind, data.task)
     if not model.builder and model.name not in fitting:
         problems.append(
-            f"model.name: {model.name} does not fit data={data.name} ({data.kind}); "
-            f"use model={' or '.join(fitting)}"
+            f"model.name: {model.name} does not fit data={data.name} ({data.kind}, "
+            f"{data.task}); use model={' or '.join(fitting) or 'your own, by builder'}"
         )
-    suiting = AUGMENTATIONS_BY_KIND[data.kind]
+    suiting = fitting_augmentations(data.kind, data.task)
     if augment not in suiting:
         problems.append(
-            f"train.augment: {augment} does not fit data={data.name} ({data.kind}); "
-            f"use {' or '.join(suiting)}"
+            f"train.augment: {augment} does not fit data={data.name} ({data.kind}, "
+            f"{data.task}); use {' or '.join(suiting)}"
         )
     return problems
 

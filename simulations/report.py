@@ -18,6 +18,7 @@ from server.setup import Setup
 from simulations.round_profile import report_profile
 
 _MAX_PARTS = 40
+_SCORES = {Task.regression: "R²", Task.detection: "average precision"}
 
 
 def write_report(setup: Setup, folder: Path) -> None:
@@ -34,9 +35,9 @@ def _table(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"{summary['data']}: {summary['rounds']} rounds")
     for column in ("", "float32", "shipped"):
         table.add_column(column, justify="right" if column else "left")
-    score = "accuracy" if summary["task"] != Task.regression else "R²"
     device = (summary.get("compression") or {}).get("device")
     where = f", estimated for {device}" if device else ""
+    score = _SCORES.get(summary["task"], "accuracy")
     rows = [
         (f"{score} (held-out)", "accuracy", "{:.4f}"),
         ("size (kB)", "bytes", "{:.1f}"),

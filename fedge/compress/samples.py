@@ -9,8 +9,10 @@ import numpy as np
 from fedge.arrays import AnyArray
 from fedge.config import Task
 from fedge.errors import DataError
+from fedge.runtime.boxes import check_targets
 
 MAX_MB = 4096
+_MAX_CLASSES = 1 << 16
 _KINDS = "fiub"  # floats, integers, booleans
 
 
@@ -20,7 +22,8 @@ class Samples:
 
     Attributes:
         inputs: as the model takes them, float32 or int64, shape (n, ...), n >= 2.
-        targets: int64 classes or tokens, or float32 numbers, n of them.
+        targets: int64 classes or tokens, float32 numbers, or float32 objects
+            (n, slots, 5), as `fedge.runtime.boxes.check_targets` has them.
     """
 
     inputs: AnyArray
@@ -56,15 +59,24 @@ def read_samples(path: Path, task: Task) -> Samples:
             f"{path}: inputs {inputs.shape} and targets {targets.shape}; need at least "
             f"two examples, and a target for each"
         )
-    whole = task is not Task.regression
+    whole = task in (Task.classification, Task.next_token)
     if whole and (targets.dtype.kind == "f" or (targets < 0).any()):
         raise DataError(
             f"{path}: targets of a {task} task must be whole numbers, not negative"
         )
+    if task is Task.detection:
+        _check_boxes(path, targets.astype(np.float32))
     return Samples(
         inputs.astype(np.float32 if inputs.dtype.kind == "f" else np.int64),
         targets.astype(np.int64 if whole else np.float32),
     )
+
+
+def _check_boxes(path: Path, targets: AnyArray) -> None:
+    try:
+        check_targets(targets, _MAX_CLASSES)
+    except ValueError as exc:
+        raise DataError(f"{path}: {exc}") from exc
 
 
 def _check_size(path: Path) -> None:

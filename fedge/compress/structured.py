@@ -3,6 +3,8 @@
 Convolutions, linear layers and what hangs together with them (normalizations,
 depthwise convolutions, residual sums) are cut by torch-pruning, which follows the
 channels through the network; recurrent layers, which it cannot cut, are sliced here.
+Attention stays whole, and with it the residual stream that it reads and writes: of a
+transformer the hidden units of the feed-forward parts go.
 Channels are ranked by the L2 norm of all weights that touch them, in their own layer.
 The outputs of the network stay whole. Not in here: when to cut (`schedule`), and the
 masks of single weights (`prune`).
@@ -23,8 +25,10 @@ from torch.nn.modules.conv import _ConvNd
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
 from fedge.models.resize import GATES, Shapes, shapes_of
+from fedge.models.transformer import CausalAttention
 
 _SMALLEST = 2  # channels that are left in any layer
+_KEPT_WHOLE = (CausalAttention, nn.MultiheadAttention)
 
 
 def narrowed(
@@ -115,6 +119,7 @@ def _cut_channels(
         part: max(0.0, 1.0 - (target + 0.5) / len(part.get_parameter("weight")))
         for part, target in targets.items()
     }
+    attention = [part for part in model.modules() if isinstance(part, _KEPT_WHOLE)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about how it is used
         import torch_pruning  # the coordinator's only; takes a second
@@ -126,7 +131,7 @@ def _cut_channels(
             pruning_ratio=0.0,
             pruning_ratio_dict=shares,
             max_pruning_ratio=1.0,
-            ignored_layers=_layers_that_ran(model, inputs)[-1:],
+            ignored_layers=[*_layers_that_ran(model, inputs)[-1:], *attention],
         )
         pruner.step()
 

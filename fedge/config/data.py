@@ -23,6 +23,7 @@ class Task(StrEnum):
     classification = auto()  # one class per example
     regression = auto()  # one standardized number per example
     next_token = auto()  # one token per position
+    detection = auto()  # boxes and classes of the objects in an image
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,8 +33,8 @@ class DataConfig:
     Attributes:
         name: what reports call the data set.
         loader: a built-in loader ("digits", "fashion_mnist", "uci_har", "shakespeare",
-            "heart_disease", "diabetes"), or "package.module:function" of an allowed
-            package (see `run.allow`) for a data set of one's own.
+            "heart_disease", "diabetes", "shapes"), or "package.module:function" of an
+            allowed package (see `run.allow`) for a data set of one's own.
         root: folder with the files; empty for data that ships with a dependency. A
             device uses its own folder (node config `data-root`, or the environment
             variable FEDGE_DATA_ROOT), never one that the server names.

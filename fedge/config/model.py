@@ -18,8 +18,14 @@ class ModelName(StrEnum):
     mlp = auto()  # hidden layers; any input but text
     cnn = auto()  # small convolutional net; images
     mobilenet = auto()  # depthwise separable convolutions; images
+    mobilenet_v2 = auto()  # inverted residuals; images
+    mobilenet_v3 = auto()  # the same with weighed channels and hard-swish; images
+    squeezenet = auto()  # fire modules; images
+    detector = auto()  # single-shot; finds objects in images
     cnn1d = auto()  # convolutions over time; signals
     gru = auto()  # recurrent; text
+    lstm = auto()  # recurrent; text
+    transformer = auto()  # causal attention; text
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,10 +37,11 @@ class ModelConfig:
         builder: "package.module:function" of an allowed package (see `run.allow`) for
             a model of one's own; empty for a reference model.
         widths: sizes of the hidden layers: channels of the convolution blocks, units of
-            the linear layers (mlp) or of the recurrent layers (gru); up to 64, each 1
-            to 16,384.
-        hidden: units of the linear layer before the output (cnn, cnn1d) or of the
-            token embedding (gru), 1 to 16,384.
+            the linear layers (mlp), of the recurrent layers (gru, lstm) or of the
+            feed-forward parts (transformer); up to 64, each 1 to 16,384.
+        hidden: units of the linear layer before the output (cnn, cnn1d, mobilenet_v3),
+            channels of the last convolution before it (mobilenet_v2, detector), or
+            size of the token embedding (gru, lstm, transformer), 1 to 16,384.
         dropout: share of activations dropped while training, in [0, 1).
         pool_every: convolutions before each pooling (cnn), 1 to 64.
     """

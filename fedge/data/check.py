@@ -10,14 +10,16 @@ from fedge.arrays import AnyArray
 from fedge.config import DataKind, Task
 from fedge.data.dataset import DataInfo, Examples, FederatedData
 from fedge.errors import DataError
+from fedge.runtime.boxes import check_targets
 
 
 def check_data(data: FederatedData) -> None:
     """Check values, classes, owners and normalization.
 
     Guarantee: if this returns, all numbers are finite; all classes and tokens are in
-    [0, num_outputs); targets have the task's dtype and shape; every owner name has at
-    least one training example; the normalization fits the examples.
+    [0, num_outputs); targets have the task's dtype and shape; boxes are in the image;
+    every owner name has at least one training example; the normalization fits the
+    examples.
 
     Raises:
         DataError: one of these does not hold; the message names the part and the
@@ -68,6 +70,12 @@ def _check_features(examples: Examples, info: DataInfo, name: str) -> None:
 
 def _check_targets(examples: Examples, info: DataInfo, name: str) -> None:
     targets, count = examples.targets, len(examples)
+    if info.task is Task.detection:
+        try:
+            check_targets(targets, info.num_outputs)
+        except ValueError as exc:
+            raise DataError(f"{name}: {exc}") from exc
+        return
     is_sequence = info.task is Task.next_token
     shape = (count, *info.input_shape) if is_sequence else (count,)
     dtype = np.float32 if info.task is Task.regression else np.int64

@@ -17,8 +17,8 @@ class Examples:
     Attributes:
         features: raw values, shape (n, *input_shape): any number dtype, or integer
             token ids for text.
-        targets: int64 (n,) classes; float32 (n,) standardized numbers; or int64
-            (n, time) next tokens.
+        targets: int64 (n,) classes; float32 (n,) standardized numbers; int64 (n, time)
+            next tokens; or float32 (n, slots, 5) objects (`fedge.runtime.boxes`).
     """
 
     features: AnyArray
@@ -47,7 +47,8 @@ class DataInfo:
         kind: the form of one example.
         task: what is predicted.
         input_shape: shape of one example, without the batch axis.
-        num_outputs: classes, tokens in the vocabulary, or 1 for regression.
+        num_outputs: classes (of an object, too), tokens in the vocabulary, or 1 for
+            regression.
         output_names: names of the classes or tokens; empty for regression.
         normalization: from raw values to model inputs.
     """

@@ -21,6 +21,7 @@ from fedge.data.digits import load_digits
 from fedge.data.fashion_mnist import load_fashion_mnist
 from fedge.data.heart_disease import load_heart_disease
 from fedge.data.shakespeare import load_shakespeare
+from fedge.data.shapes import load_shapes
 from fedge.data.uci_har import load_uci_har
 from fedge.errors import ConfigError
 
@@ -32,6 +33,7 @@ LOADERS: dict[str, Loader] = {
     "fashion_mnist": load_fashion_mnist,
     "heart_disease": load_heart_disease,
     "shakespeare": load_shakespeare,
+    "shapes": load_shapes,
     "uci_har": load_uci_har,
 }
 # Two sets at most are in use at once (a run and what it is compared with).

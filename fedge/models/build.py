@@ -4,24 +4,46 @@ Which reference model fits which data is a table in `fedge.config.fitting`. A mo
 one's own is named by `model.builder` and only has to return a float32 module.
 """
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import nn
 
 from fedge.config import DataKind, ModelConfig, ModelName, Task
-from fedge.config.fitting import MODELS_BY_KIND
+from fedge.config.fitting import fitting_models
 from fedge.config.targets import resolve
 from fedge.data.dataset import DataInfo
 from fedge.errors import ConfigError
 from fedge.models.cnn import make_cnn
 from fedge.models.cnn1d import make_cnn1d
-from fedge.models.gru import make_gru
+from fedge.models.detector import make_detector
+from fedge.models.inverted_residual import make_mobilenet_v2, make_mobilenet_v3
 from fedge.models.linear import make_logistic, make_mlp
 from fedge.models.mobilenet import make_mobilenet
+from fedge.models.recurrent import make_gru, make_lstm
+from fedge.models.squeezenet import make_squeezenet
+from fedge.models.transformer import make_transformer
 from fedge.models.vector import spec_of
 
+_Make = Callable[[ModelConfig, DataInfo], nn.Module]
+
+_MAKERS: Mapping[ModelName, _Make] = MappingProxyType(
+    {
+        ModelName.logistic: make_logistic,
+        ModelName.mlp: make_mlp,
+        ModelName.cnn: make_cnn,
+        ModelName.mobilenet: make_mobilenet,
+        ModelName.mobilenet_v2: make_mobilenet_v2,
+        ModelName.mobilenet_v3: make_mobilenet_v3,
+        ModelName.squeezenet: make_squeezenet,
+        ModelName.detector: make_detector,
+        ModelName.cnn1d: make_cnn1d,
+        ModelName.gru: make_gru,
+        ModelName.lstm: make_lstm,
+        ModelName.transformer: make_transformer,
+    }
+)
 NUM_AXES = {DataKind.image: 3, DataKind.signal: 2, DataKind.table: 1, DataKind.text: 1}
 
 
@@ -49,7 +71,7 @@ def build_model(
         if config.builder:
             return _own_model(config, info, allow)
         _check_fit(config, info)
-        return _reference_model(config, info)
+        return fastest_layout(_MAKERS[config.name](config, info))
 
 
 def _own_model(config: ModelConfig, info: DataInfo, allow: Sequence[str]) -> nn.Module:
@@ -78,11 +100,12 @@ def fastest_layout(model: nn.Module) -> nn.Module:
 
 
 def _check_fit(config: ModelConfig, info: DataInfo) -> None:
-    fitting = MODELS_BY_KIND[info.kind]
+    fitting = fitting_models(info.kind, info.task)
     if config.name not in fitting:
         raise ConfigError(
-            f"model.name: {config.name} does not take {info.kind} data "
-            f"({info.name}); choose one of {', '.join(fitting)}"
+            f"model.name: {config.name} does not take {info.kind} data for "
+            f"{info.task} ({info.name}); "
+            f"choose one of {', '.join(fitting) or 'your own (model.builder)'}"
         )
     if len(info.input_shape) != NUM_AXES[info.kind]:
         raise ConfigError(
@@ -94,21 +117,3 @@ def _check_fit(config: ModelConfig, info: DataInfo) -> None:
             f"data.task: {info.task} does not fit {info.kind} data with a reference "
             f"model: text goes with next_token and only with it; or set model.builder"
         )
-
-
-def _reference_model(config: ModelConfig, info: DataInfo) -> nn.Module:
-    match config.name:
-        case ModelName.logistic:
-            return make_logistic(info)
-        case ModelName.mlp:
-            return make_mlp(config, info)
-        case ModelName.cnn:
-            return make_cnn(config, info)
-        case ModelName.mobilenet:
-            return make_mobilenet(config, info)
-        case ModelName.cnn1d:
-            return make_cnn1d(config, info)
-        case ModelName.gru:
-            return make_gru(config, info)
-        case _:
-            assert_never(config.name)

@@ -12,7 +12,7 @@ from fedge.config import ModelConfig
 from fedge.data.dataset import DataInfo
 
 
-def make_logistic(info: DataInfo) -> nn.Module:
+def make_logistic(_config: ModelConfig, info: DataInfo) -> nn.Module:
     """Return one linear layer: float32 (n, *input_shape) to logits (n, outputs)."""
     layer = nn.Linear(math.prod(info.input_shape), info.num_outputs)
     return nn.Sequential(nn.Flatten(), layer)

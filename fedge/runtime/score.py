@@ -12,6 +12,11 @@ import numpy as np
 
 from fedge.arrays import AnyArray, Float32, Float64
 from fedge.config import Task
+from fedge.runtime.average_precision import average_precision
+from fedge.runtime.detector import detect, losses
+
+# What is less sure than this is no part of the precision-recall curve.
+_LEAST_SCORE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +25,10 @@ class Evaluation:
 
     Attributes:
         loss_sum: sum over the examples of cross entropy (nats; the mean over the
-            positions of an example) or squared error.
+            positions of an example), squared error, or a detector's loss.
         score_sum: sum over the examples of 1 for the right class, the share of right
-            tokens, or 1 - squared error.
+            tokens, or 1 - squared error; for detection the average precision of these
+            examples together, times their number.
         num_examples: how many there were, >= 0.
     """
 
@@ -39,8 +45,9 @@ class Evaluation:
     def score(self) -> float:
         """Mean score, at most 1; ValueError if there is no example.
 
-        Accuracy, or for standardized numbers 1 - mean squared error: R^2 against
-        always predicting the training data's mean.
+        Accuracy; for standardized numbers 1 - mean squared error: R^2 against always
+        predicting the training data's mean; for detection the average precision at an
+        overlap of 0.5, or, after an addition, the mean of the parts' ones.
         """
         return self.score_sum / self._count()
 
@@ -65,25 +72,34 @@ def score_outputs(outputs: Float32, targets: AnyArray, task: Task) -> Evaluation
 
     Args:
         outputs: float32, logits (n, classes) or (n, time, tokens); or one standardized
-            number for each example, (n, 1) or (n,).
-        targets: int64 (n,) classes, int64 (n, time) tokens, or float32 (n,) numbers.
+            number for each example, (n, 1) or (n,); or a detector's (n, 5 + classes,
+            rows, columns).
+        targets: int64 (n,) classes, int64 (n, time) tokens, float32 (n,) numbers, or
+            float32 (n, slots, 5) objects (`fedge.runtime.boxes`).
         task: what is predicted.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not fit each other, or a detector's outputs are not
+            finite.
     """
     match task:
         case Task.classification | Task.next_token:
             _check_shapes(outputs.shape[:-1] == targets.shape, outputs, targets)
-            losses = _cross_entropies(outputs, targets)
+            errors = _cross_entropies(outputs, targets)
             scores = (outputs.argmax(axis=-1) == targets).astype(np.float64)
         case Task.regression:
             _check_shapes(outputs.size == targets.size, outputs, targets)
-            losses = (outputs.reshape(-1).astype(np.float64) - targets.reshape(-1)) ** 2
-            scores = 1.0 - losses
+            errors = (outputs.reshape(-1).astype(np.float64) - targets.reshape(-1)) ** 2
+            scores = 1.0 - errors
+        case Task.detection:
+            fits = targets.ndim == 3 and outputs.shape[:1] == targets.shape[:1]
+            _check_shapes(fits, outputs, targets)
+            errors = losses(outputs, targets)
+            found = detect(outputs, min_score=_LEAST_SCORE)
+            scores = np.full(len(targets), average_precision(found, targets))
         case _:
             assert_never(task)
-    return Evaluation(_example_sum(losses), _example_sum(scores), len(targets))
+    return Evaluation(_example_sum(errors), _example_sum(scores), len(targets))
 
 
 def _check_shapes(fits: bool, outputs: AnyArray, targets: AnyArray) -> None:

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedge.config import Augmentation, DataKind, TrainConfig
-from fedge.config.fitting import AUGMENTATIONS_BY_KIND
+from fedge.config import Augmentation, DataKind, Task, TrainConfig
+from fedge.config.fitting import fitting_augmentations
 from fedge.errors import ConfigError
 
 _SHIFT_SHARE = 10  # at most a tenth of the side, at least one position
 _NOISE = 0.1  # normalized inputs have a standard deviation of about 1
 
 
-def check_augmentation(config: TrainConfig, kind: DataKind) -> None:
-    """Raise ConfigError if the augmentation makes no sense for this kind of data."""
-    fitting = AUGMENTATIONS_BY_KIND[kind]
+def check_augmentation(config: TrainConfig, kind: DataKind, task: Task) -> None:
+    """Raise ConfigError if the augmentation makes no sense for such data."""
+    fitting = fitting_augmentations(kind, task)
     if config.augment not in fitting:
         raise ConfigError(
-            f"train.augment: {config.augment} does not fit {kind} data; "
+            f"train.augment: {config.augment} does not fit {kind} data for {task}; "
             f"choose one of {', '.join(fitting)}"
         )
 

@@ -51,8 +51,8 @@ def distill(
         params: where it begins, float32, shape (d,); not written to.
         teacher_outputs: what it shall answer, float32; see `mean_outputs`.
         inputs: normalized examples, float32 or int64, shape (n, ...), n >= 1.
-        task: classes and tokens are compared as softened probabilities, numbers by
-            squared error.
+        task: classes and tokens are compared as softened probabilities, numbers
+            and a detector's outputs by squared error.
         epochs: passes over the examples, >= 1.
         learning_rate: of Adam, > 0.
         rng: source of the order of the examples.
@@ -139,7 +139,7 @@ def _fit(
 
 
 def _distance(outputs: Tensor, wanted: Tensor, task: Task) -> Tensor:
-    if task is Task.regression:
+    if task in (Task.regression, Task.detection):
         return F.mse_loss(outputs, wanted)
     own = F.log_softmax(outputs / TEMPERATURE, dim=-1).flatten(0, -2)
     theirs = F.log_softmax(wanted / TEMPERATURE, dim=-1).flatten(0, -2)

@@ -4,9 +4,10 @@ The judgement itself is fedge/runtime/score.py, which devices without torch use 
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedge.arrays import Float32
+from fedge.config import Task
 from fedge.data.dataset import DataInfo, Examples
 from fedge.models.vector import set_params, spec_of
 from fedge.runtime.score import NOTHING, Evaluation, score_outputs
@@ -44,10 +45,18 @@ def evaluate(
     place = torch.device(device)
     inputs, targets = tensors_of(examples, info, place)
     set_params(model.to(place).eval(), spec_of(model), params)
+    # The ranking of all detections counts: these are judged together.
+    judged_size = len(inputs) if info.task is Task.detection else batch_size
     total = NOTHING
-    with torch.inference_mode():
-        batches = torch.split(inputs, batch_size), torch.split(targets, batch_size)
-        for batch, wanted in zip(*batches, strict=True):
-            outputs = model(batch).float().cpu().numpy()
-            total += score_outputs(outputs, wanted.cpu().numpy(), info.task)
+    for start in range(0, len(inputs), max(1, judged_size)):
+        part = slice(start, start + judged_size)
+        outputs = _outputs(model, inputs[part], batch_size)
+        total += score_outputs(outputs, targets[part].cpu().numpy(), info.task)
     return total
+
+
+@torch.inference_mode()
+def _outputs(model: nn.Module, inputs: Tensor, batch_size: int) -> Float32:
+    batches = [model(batch).float().cpu() for batch in torch.split(inputs, batch_size)]
+    outputs: Float32 = torch.cat(batches).numpy()
+    return outputs

@@ -10,15 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedge.config import Task
+from fedge.train.detection import detection_losses
 
 
 def mean_loss(outputs: Tensor, targets: Tensor, task: Task) -> Tensor:
     """Return the mean loss of a batch, a scalar.
 
     Args:
-        outputs: logits (n, classes) or (n, time, tokens), or numbers (n, 1) or (n,).
-        targets: int64 (n,), int64 (n, time), or float32 (n,).
-        task: cross entropy in nats for classes and tokens, squared error for numbers.
+        outputs: logits (n, classes) or (n, time, tokens), numbers (n, 1) or (n,), or a
+            detector's (n, 5 + classes, rows, columns).
+        targets: int64 (n,), int64 (n, time), float32 (n,), or float32 (n, slots, 5).
+        task: cross entropy in nats for classes and tokens, squared error for numbers,
+            `detection_losses` for objects.
     """
     match task:
         case Task.classification:
@@ -27,6 +30,8 @@ def mean_loss(outputs: Tensor, targets: Tensor, task: Task) -> Tensor:
             return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
         case Task.regression:
             return F.mse_loss(outputs.reshape(targets.shape), targets)
+        case Task.detection:
+            return detection_losses(outputs, targets).mean()
         case _:
             assert_never(task)
 
@@ -46,5 +51,7 @@ def example_losses(outputs: Tensor, targets: Tensor, task: Task) -> Tensor:
             return tokens.view(targets.shape).mean(1)
         case Task.regression:
             return F.mse_loss(outputs.reshape(targets.shape), targets, reduction="none")
+        case Task.detection:
+            return detection_losses(outputs, targets)
         case _:
             assert_never(task)

@@ -8,6 +8,7 @@ from fedge.arrays import AnyArray, check_finite
 from fedge.config import Task
 from fedge.data.dataset import DataInfo, Examples
 from fedge.errors import DataError
+from fedge.runtime.boxes import check_targets
 
 
 def tensors_of(
@@ -17,7 +18,7 @@ def tensors_of(
 
     Raises:
         DataError: an example has the wrong shape, or holds a value that is not finite,
-            a class or token that does not exist.
+            a class or token that does not exist, or a box that is none.
     """
     if examples.features.shape[1:] != info.input_shape:
         raise DataError(
@@ -38,6 +39,12 @@ def _targets(raw: AnyArray, info: DataInfo) -> AnyArray:
         numbers = raw.astype(np.float32)
         _check_numbers(numbers, info, "targets")
         return numbers
+    if info.task is Task.detection:
+        try:
+            check_targets(raw, info.num_outputs)
+        except ValueError as exc:
+            raise DataError(f"{info.name}: {exc}") from exc
+        return raw.copy()  # torch warns of read-only arrays
     classes = raw.astype(np.int64)
     _check_below(classes, info, "targets")
     return classes

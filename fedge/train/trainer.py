@@ -94,7 +94,7 @@ def train_locally(
         ValueError: shapes do not fit, the mask prunes a buffer, or the trained model is
             not finite.
     """
-    check_augmentation(config, info.kind)
+    check_augmentation(config, info.kind, info.task)
     if len(examples) == 0:
         raise DataError(f"{info.name}: this device has no examples to train on")
     spec, place = spec_of(model), torch.device(device)

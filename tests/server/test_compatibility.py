@@ -30,6 +30,8 @@ from server.compatibility import check_compatible
 IID = PartitionConfig(kind=PartitionKind.iid)
 NATURAL = PartitionConfig(kind=PartitionKind.natural)
 OWNED = DataConfig(natural_clients=True)
+SHAPES = DataConfig(name="shapes", loader="shapes", task=Task.detection)
+DETECTOR = ModelConfig(name=ModelName.detector)
 AT_THE_PUSH = FaultsConfig(
     crash_coordinator_round=1, crash_coordinator_at=CrashMoment.pushing
 )
@@ -76,7 +78,7 @@ def problems(experiment: Experiment) -> list[str]:
         ),
         (
             Experiment(model=ModelConfig(name=ModelName.gru)),
-            ["model.name: gru", "data=digits (image)", "model=cnn or mobilenet"],
+            ["model.name: gru", "digits (image, class", "model=cnn or mobilenet"],
         ),
         (
             Experiment(
@@ -84,7 +86,32 @@ def problems(experiment: Experiment) -> list[str]:
                 model=ModelConfig(name=ModelName.mlp),
                 train=TrainConfig(augment=Augmentation.flip),
             ),
-            ["train.augment: flip", "data=digits (table)", "use none or noise"],
+            ["train.augment: flip", "digits (table, class", "use none or noise"],
+        ),
+        (
+            Experiment(data=SHAPES, partition=IID),
+            ["model.name: cnn", "shapes (image, detection)", "model=detector"],
+        ),
+        (
+            Experiment(data=SHAPES, model=DETECTOR),
+            ["partition.kind: dirichlet", "detection task", "partition=iid"],
+        ),
+        (
+            Experiment(
+                data=SHAPES,
+                model=DETECTOR,
+                partition=IID,
+                train=TrainConfig(augment=Augmentation.flip),
+            ),
+            ["train.augment: flip", "detection", "use none or noise"],
+        ),
+        (
+            Experiment(
+                data=DataConfig(kind=DataKind.table, task=Task.detection),
+                model=DETECTOR,
+                partition=IID,
+            ),
+            ["model.name: detector", "(table, detection)", "by builder"],
         ),
         (
             Experiment(faults=FaultsConfig(crash_coordinator_round=21)),
@@ -124,6 +151,7 @@ def test_a_contradiction_is_the_only_problem_and_names_both_sides(
         lambda: Experiment(data=DataConfig(task=Task.regression), partition=IID),
         lambda: Experiment(data=DataConfig(loader="uci_har", root="/data")),
         lambda: Experiment(data=DataConfig(loader="mine:load")),
+        lambda: Experiment(data=SHAPES, model=DETECTOR, partition=IID),
         lambda: Experiment(release=ReleaseConfig(enabled=True), faults=AT_THE_PUSH),
         lambda: Experiment(faults=FaultsConfig(disk_full_round=20)),
         lambda: Experiment(model=ModelConfig(name=ModelName.gru, builder="mine:model")),

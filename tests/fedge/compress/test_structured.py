@@ -7,8 +7,12 @@ from torch import Tensor, nn
 
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.structured import check_removable, narrowed
+from fedge.config import DataKind, ModelConfig, ModelName, Task
+from fedge.data.dataset import DataInfo
 from fedge.errors import CompressionError
+from fedge.models.build import build_model
 from fedge.models.resize import shapes_of
+from fedge.runtime.preprocess import Normalization
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 1, 8, 8)).astype(np.float32)
 TOKENS = np.arange(12).reshape(2, 6) % 7
@@ -55,6 +59,48 @@ def gru() -> nn.Module:
 def lstm() -> nn.Module:
     torch.manual_seed(0)
     return Recurrent(nn.LSTM)
+
+
+class Attentive(nn.Module):
+    """Torch's own attention between layers, and a feed-forward part; residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.wide = nn.Linear(8, 24)
+        self.thin = nn.Linear(24, 8)
+        self.output = nn.Linear(8, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        state = self.embedding(tokens)
+        state = state + self.attention(state, state, state, need_weights=False)[0]
+        state = state + self.thin(self.wide(state).relu())
+        outputs: Tensor = self.output(state)
+        return outputs
+
+
+def transformer() -> nn.Module:
+    info = DataInfo(
+        "text", DataKind.text, Task.next_token, (6,), 7, (), Normalization()
+    )
+    config = ModelConfig(name=ModelName.transformer, widths=[24, 16], hidden=8)
+    return build_model(config, info, seed=0)
+
+
+@pytest.mark.parametrize("make", [Attentive, transformer])
+def test_attention_and_what_it_reads_and_writes_stay_whole(
+    make: type[nn.Module],
+) -> None:
+    model = make()
+    before, after = shapes_of(model), shapes_of(narrowed(model, TOKENS, share=0.5))
+    changed = {name for name in before if before[name] != after[name]}
+    feed_forward = ("wide", "thin.weight", "feed_forward.1", "feed_forward.3.weight")
+    assert changed == {n for n in before if any(part in n for part in feed_forward)}
+    for name in changed:
+        old, new = before[name], after[name]
+        assert sorted(a / b for a, b in zip(new, old, strict=True))[0] == 0.5
+        assert sum(a != b for a, b in zip(new, old, strict=True)) == 1
 
 
 def run(model: nn.Module, inputs: AnyArray) -> Float32:

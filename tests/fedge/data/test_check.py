@@ -33,6 +33,27 @@ def test_sound_data_of_each_task_passes(make_data: MakeData) -> None:
     check_data(_text([[0, 1]], [[1, 2]]))
 
 
+def _objects(row: list[float]) -> FederatedData:
+    info = DataInfo(
+        name="objects",
+        kind=DataKind.image,
+        task=Task.detection,
+        input_shape=(1, 2, 2),
+        num_outputs=2,
+        output_names=("a", "b"),
+        normalization=Normalization((0.0,), (1.0,)),
+    )
+    examples = Examples(np.zeros((1, 1, 2, 2)), np.array([[row]], np.float32))
+    return FederatedData(info, examples, examples, NOBODY)
+
+
+def test_objects_in_the_image_pass_and_others_are_refused() -> None:
+    check_data(_objects([1, 0.0, 0.0, 0.5, 1.0]))
+    for row in ([2, 0.0, 0.0, 0.5, 1.0], [1, 0.0, 0.0, 0.5, 1.1]):
+        with pytest.raises(DataError, match=r"objects: train: targets"):
+            check_data(_objects(row))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite_are_refused(
     bad: float, make_data: MakeData

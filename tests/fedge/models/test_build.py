@@ -1,5 +1,7 @@
 """Which models are built for which data, and that they are built reproducibly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -78,14 +80,27 @@ def test_regression_has_one_output_column(name: ModelName) -> None:
     assert model(make_batch(info, 3)).shape == (3, 1)
 
 
-@pytest.mark.parametrize("name", [ModelName.cnn, ModelName.mobilenet])
+IMAGE_NETS = [
+    ModelName.cnn,
+    ModelName.mobilenet,
+    ModelName.mobilenet_v2,
+    ModelName.mobilenet_v3,
+    ModelName.squeezenet,
+]
+
+
+@pytest.mark.parametrize("name", IMAGE_NETS)
+@pytest.mark.parametrize("widths", [[1], [4, 6], [5, 5, 7, 7]])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 8, 8), (3, 5, 20), (1, 28, 28)])
-def test_image_models_take_any_size(name: ModelName, shape: tuple[int, ...]) -> None:
+def test_image_models_take_any_size(
+    name: ModelName, widths: list[int], shape: tuple[int, ...]
+) -> None:
     info = make_info(DataKind.image)
     info = DataInfo(
         "x", info.kind, info.task, shape, 4, info.output_names, info.normalization
     )
-    model = build_model(make_config(name), info, seed=0).eval()
+    config = ModelConfig(name=name, widths=widths, hidden=8)
+    model = build_model(config, info, seed=0).eval()
     assert model(make_batch(info, 2)).shape == (2, 4)
 
 
@@ -95,6 +110,55 @@ def test_a_cnn_pools_after_every_so_many_convolutions() -> None:
     assert isinstance(model, nn.Sequential)
     kinds = [type(part) for part in model if not isinstance(part, nn.ReLU)]
     assert kinds[:6] == [nn.Conv2d, nn.Conv2d, nn.MaxPool2d] * 2
+
+
+@pytest.mark.parametrize(
+    ("side", "cells"), [(1, 1), (8, 8), (15, 15), (16, 8), (28, 14), (32, 8), (128, 16)]
+)
+def test_a_detector_answers_for_at_least_eight_cells_a_side(
+    side: int, cells: int
+) -> None:
+    info = replace(
+        make_info(DataKind.image, Task.detection), input_shape=(3, side, side)
+    )
+    model = build_model(make_config(ModelName.detector), info, seed=0)
+    assert model(make_batch(info, 2)).shape == (2, 5 + 4, cells, cells)
+
+
+@pytest.mark.parametrize("kind", set(DataKind) - {DataKind.image})
+def test_objects_are_not_looked_for_in_what_is_no_image(kind: DataKind) -> None:
+    info = make_info(kind, Task.detection)
+    with pytest.raises(ConfigError, match=r"detector .* your own"):
+        build_model(make_config(ModelName.detector), info, seed=0)
+
+
+@pytest.mark.parametrize("name", [ModelName.gru, ModelName.lstm, ModelName.transformer])
+def test_a_language_model_does_not_see_what_it_predicts(name: ModelName) -> None:
+    info = make_info(DataKind.text)
+    model = build_model(make_config(name), info, seed=0).eval()
+    tokens = make_batch(info, 1)
+    changed = tokens.clone()
+    changed[:, 3] = 1
+    with torch.no_grad():
+        before, after = model(tokens), model(changed)
+    torch.testing.assert_close(before[:, :3], after[:, :3], rtol=0.0, atol=1e-6)
+    assert not torch.allclose(before[:, 3:], after[:, 3:], rtol=0.0, atol=1e-6)
+
+
+def test_a_transformer_reads_the_order_of_the_tokens() -> None:
+    info = make_info(DataKind.text)
+    model = build_model(make_config(ModelName.transformer), info, seed=0).eval()
+    tokens = torch.tensor([[0, 1, 2, 3, 0, 1], [1, 0, 2, 3, 0, 1]])
+    with torch.no_grad():
+        one, other = model(tokens)[:, -1]
+    assert not torch.allclose(one, other, rtol=0.0, atol=1e-6)
+
+
+def test_a_text_longer_than_the_transformer_was_built_for_is_refused() -> None:
+    info = make_info(DataKind.text)
+    model = build_model(make_config(ModelName.transformer), info, seed=0)
+    with pytest.raises(RuntimeError, match="must match"):
+        model(torch.zeros(1, 7, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(("kind", "name"), MISFITS)

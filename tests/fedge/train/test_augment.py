@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedge.config import Augmentation, DataKind, TrainConfig
+from fedge.config import Augmentation, DataKind, Task, TrainConfig
 from fedge.config.fitting import AUGMENTATIONS_BY_KIND
 from fedge.errors import ConfigError
 from fedge.train.augment import augment, check_augmentation
@@ -38,14 +38,21 @@ def test_what_does_not_fit_is_refused(kind: DataKind, how: Augmentation) -> None
     with pytest.raises(
         ConfigError, match=rf"train\.augment: {how} does not fit {kind}"
     ):
-        check_augmentation(TrainConfig(augment=how), kind)
+        check_augmentation(TrainConfig(augment=how), kind, Task.classification)
+
+
+@pytest.mark.parametrize("how", [Augmentation.shift, Augmentation.flip])
+def test_an_image_whose_boxes_are_known_is_not_moved(how: Augmentation) -> None:
+    config = TrainConfig(augment=how)
+    with pytest.raises(ConfigError, match=rf"{how} does not fit .* detection"):
+        check_augmentation(config, DataKind.image, Task.detection)
 
 
 @pytest.mark.parametrize(("kind", "how"), PAIRS)
 def test_what_fits_changes_a_copy_reproducibly(
     kind: DataKind, how: Augmentation
 ) -> None:
-    check_augmentation(TrainConfig(augment=how), kind)
+    check_augmentation(TrainConfig(augment=how), kind, Task.classification)
     batch = make_batch(kind)
     one, same = (augment(batch, how, np.random.default_rng(1)) for _ in range(2))
     assert torch.equal(one, same)

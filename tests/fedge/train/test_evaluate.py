@@ -1,11 +1,14 @@
 """Evaluation of networks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from fedge.config import DataKind, ModelConfig, ModelName, Task
 from fedge.data.dataset import DataInfo, Examples
+from fedge.data.shapes import draw_shapes
 from fedge.models.build import build_model
 from fedge.models.vector import params_of, spec_of
 from fedge.runtime.preprocess import Normalization
@@ -40,6 +43,18 @@ def test_evaluation_is_the_judgement_of_the_models_outputs(name: ModelName) -> N
     # Batches of another size may be summed in another order.
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
     assert (found.score, found.num_examples) == (expected.score, 20)
+
+
+def test_detections_of_all_batches_are_ranked_together() -> None:
+    config = ModelConfig(name=ModelName.detector, widths=[4], hidden=4)
+    info = replace(IMAGES, task=Task.detection, input_shape=(1, 32, 32))
+    model, examples = build_model(config, info, seed=0), draw_shapes(20, seed=0)
+    params = params_of(model, spec_of(model))
+    small, large = (
+        evaluate(model, params, examples, info, batch_size=size) for size in (3, 20)
+    )
+    assert small.loss == pytest.approx(large.loss, rel=1e-5)
+    assert small.score == pytest.approx(large.score, abs=1e-6)
 
 
 def test_evaluating_changes_no_running_statistics() -> None:

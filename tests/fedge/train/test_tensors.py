@@ -48,6 +48,8 @@ def test_read_only_arrays_are_fine() -> None:
         (Task.regression, [[0.0, 0.0]], [np.inf], "targets"),
         (Task.next_token, [[0, 3]], [[0, 0]], "tokens"),
         (Task.next_token, [[0, 0]], [[0, 3]], "targets"),
+        (Task.detection, [[0.0, 0.0]], np.zeros((1, 2, 4), np.float32), "targets"),
+        (Task.detection, [[0.0, 0.0]], np.zeros((1, 2, 5), np.float32), "boxes"),
     ],
 )
 def test_bad_examples_are_refused(

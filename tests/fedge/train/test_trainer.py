@@ -48,6 +48,8 @@ TEXT = DataInfo(
 INFOS = {
     ModelName.cnn: IMAGES,
     ModelName.mobilenet: IMAGES,
+    ModelName.mobilenet_v3: IMAGES,
+    ModelName.transformer: TEXT,
     ModelName.mlp: TABLE,
     ModelName.gru: TEXT,
 }

@@ -1,7 +1,8 @@
-"""A recurrent net that predicts the next token at every position of a text.
+"""Recurrent nets that predict the next token at every position of a text.
 
-Source: Cho et al. (2014), arXiv:1406.1078, for the GRU; embedding-recurrent-linear is
-the shape of the language models in McMahan et al. (2017), arXiv:1602.05629.
+Source: Cho et al. (2014), arXiv:1406.1078, for the GRU; Hochreiter and Schmidhuber
+(1997), Neural Computation 9(8), for the LSTM; embedding-recurrent-linear is the shape
+of the language models in McMahan et al. (2017), arXiv:1602.05629.
 """
 
 from itertools import pairwise
@@ -12,16 +13,18 @@ from fedge.config import ModelConfig
 from fedge.data.dataset import DataInfo
 
 
-class Gru(nn.Module):
-    """Embedding (`config.hidden`), GRU layers (`config.widths`), output layer."""
+class Recurrent(nn.Module):
+    """Embedding (`config.hidden`), recurrent layers (`config.widths`), output layer."""
 
-    def __init__(self, config: ModelConfig, info: DataInfo) -> None:
+    def __init__(
+        self, kind: type[nn.GRU] | type[nn.LSTM], config: ModelConfig, info: DataInfo
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(info.num_outputs, config.hidden)
         sizes = [config.hidden, *config.widths]
         # One layer each, because a single nn.GRU wants all layers equally wide.
         self.layers = nn.ModuleList(
-            nn.GRU(inputs, outputs, batch_first=True)
+            kind(inputs, outputs, batch_first=True)
             for inputs, outputs in pairwise(sizes)
         )
         self.dropout = nn.Dropout(config.dropout)
@@ -38,4 +41,9 @@ class Gru(nn.Module):
 
 def make_gru(config: ModelConfig, info: DataInfo) -> nn.Module:
     """Return the net; position t sees the tokens up to t and predicts the next."""
-    return Gru(config, info)
+    return Recurrent(nn.GRU, config, info)
+
+
+def make_lstm(config: ModelConfig, info: DataInfo) -> nn.Module:
+    """Return the net; position t sees the tokens up to t and predicts the next."""
+    return Recurrent(nn.LSTM, config, info)
