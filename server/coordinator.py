@@ -211,11 +211,13 @@ def _weight_form(setup: Setup, round_index: int) -> str:
 
 
 def _learning_rate(setup: Setup, round_index: int) -> float:
-    return learning_rate(
+    rate = learning_rate(
         setup.experiment.train,
         round_index=round_index,
         num_rounds=setup.experiment.run.rounds,
     )
+    factor = setup.experiment.compression.qat_rate_factor
+    return rate * factor if _weight_form(setup, round_index) else rate
 
 
 def _next_state(

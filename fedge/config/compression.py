@@ -70,6 +70,8 @@ class CompressionConfig:
             quarter of the memory of a `device`.
         qat_rounds: in the last so many rounds devices train with weights rounded to the
             form that is shipped; needs `quantization` int8, int4 or codebook.
+        qat_rate_factor: learning rates of those rounds are so many times as large, in
+            (0, 1]: large steps over a coarse grid undo what they gain.
         distill_epochs: after the last round the pruned model learns for so many passes
             to answer as the best model of the run does, on the coordinator's own
             examples, unlabelled; 0 for none.
@@ -97,6 +99,7 @@ class CompressionConfig:
     max_latency_ms: float = 0.0
     max_memory_mb: float = 0.0
     qat_rounds: int = 0
+    qat_rate_factor: float = 0.1
     distill_epochs: int = 0
     distill_examples: int = 1024
     distill_learning_rate: float = 0.0005
@@ -126,6 +129,7 @@ class CompressionConfig:
         ):
             check_at_least(f"compression.{name}", getattr(self, name), 0)
         self._check_qat()
+        check_within("compression.qat_rate_factor", self.qat_rate_factor, 1e-6, 1.0)
         check_at_least("compression.distill_examples", self.distill_examples, 1)
         check_more_than(
             "compression.distill_learning_rate", self.distill_learning_rate, 0.0

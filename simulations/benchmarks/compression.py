@@ -90,11 +90,17 @@ PIPELINES: Mapping[str, Pipeline] = {
     ),
 }  # fmt: skip
 _QAT = (
-    "data=fashion_mnist", "model=mobilenet", "model.widths=[16,32,64]", "fleet=hundred",
-    "run.cohort=10", "run.rounds=30", "run.evaluate_every=30", "train.batch_size=32",
-    "train.learning_rate=0.03", "train.epochs=1", "compression=none",
+    "data=fashion_mnist", "model=cnn", "model.widths=[4,8]", "model.hidden=16",
+    "fleet=hundred", "run.cohort=10", "run.rounds=30", "run.evaluate_every=30",
+    "train.batch_size=32", "train.learning_rate=0.03", "train.epochs=1",
+    # Both take small steps in the last rounds.
+    "train.schedule=step", "train.decay_rounds=22", "train.decay_factor=0.1",
+    "compression=none",
 )  # fmt: skip
-_QAT_ON = ("compression.quantization=int4", "compression.qat_rounds=8")
+_QAT_ON = (
+    "compression.quantization=int4", "compression.qat_rounds=8",
+    "compression.qat_rate_factor=1",
+)  # fmt: skip
 _COLUMNS = (
     ("model", "title", ""),
     ("float32 kB", "dense_kb", ".0f"),

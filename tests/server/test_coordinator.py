@@ -378,6 +378,10 @@ def test_devices_train_for_the_shipped_form_in_the_last_rounds(tmp_path: Path) -
     settings = ["compression.quantization=int4", "compression.qat_rounds=2"]
     run(experiment_of(*settings), tmp_path / "int4", app=app_with(seen), workers=0)
     assert forms == {(0, ""), (1, "int4"), (2, "int4")}
+    rates = [
+        record.learning_rate for record in read_rounds(tmp_path / "int4" / JOURNAL)
+    ]
+    assert rates == pytest.approx([0.05, 0.005, 0.005])
     run(experiment_of("compression.quantization=int4"), tmp_path / "none", workers=0)
     assert model_in(tmp_path / "int4") != model_in(tmp_path / "none")
 
