@@ -19,6 +19,7 @@ from fedge.compress.quantize import quantize_int8
 from fedge.compress.report import Candidate, CompressionReport
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.errors import CompressionError
+from fedge.runtime.model_check import check_model
 
 Evaluate = Callable[[bytes], float]
 Latency = Callable[[Sequence[bytes]], Sequence[float]]
@@ -74,8 +75,11 @@ def compress(
     Raises:
         CompressionError: a gate was missed, or the int8 model does not run. Publish
             nothing.
+        DataError, VerificationError: `fp32_model` is not ONNX, or refused by
+            `check_model` before anything else reads it.
         ValueError: `latency` returned another number of values than it got files.
     """
+    check_model(fp32_model)
     models = {"float32": fp32_model}
     wanted = config.quantization
     if wanted in (Quantization.int8, Quantization.smallest):

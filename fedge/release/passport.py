@@ -36,6 +36,7 @@ MAX_REFERENCE_EXAMPLES = 64
 MAX_NAMES = 4096
 MAX_DIMENSIONS = 6
 _MAX_TEXT = 64
+_MAX_COMMAS = 4 * MAX_NAMES  # names, means, deviations, and the rest
 _MAX_BYTES = MAX_UNPACKED_BYTES
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -191,6 +192,9 @@ class Passport:
             raise VerificationError(
                 f"passport: {len(text)} characters, at most {MAX_PASSPORT_BYTES}"
             )
+        # Lists of millions of short entries would become millions of objects.
+        if text.count(",") > _MAX_COMMAS:
+            raise VerificationError(f"passport: more than {_MAX_COMMAS} entries")
         try:
             return _adapter().validate_json(text, strict=True)
         except ValidationError as exc:
