@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from flwr.app import Array
@@ -29,7 +30,7 @@ from fedge.__main__ import main as fedge_command
 from fedge.compress.delta import apply_delta
 from fedge.compress.pack import pack, unpack
 from fedge.compress.pipeline import compress
-from fedge.config import CompressionConfig, DataKind, Quantization, Task
+from fedge.config import CompressionConfig
 from fedge.errors import DataError, FedgeError
 from fedge.flower.records import read_array
 from fedge.release.artifact import MAX_UNPACKED_BYTES, digest, unpack_model
@@ -37,9 +38,8 @@ from fedge.release.bundle import ReleaseBundle
 from fedge.release.health import check_health
 from fedge.release.install import install, trust_store
 from fedge.release.keys import KeyRing
-from fedge.release.passport import Passport, Provenance
+from fedge.release.passport import Passport
 from fedge.release.repository import ReleaseRepository
-from fedge.runtime.packed import PackedArray
 from fedge.runtime.predictor import OnnxPredictor
 from fedge.runtime.preprocess import Normalization
 from simulations.benchmarks.hostile_files import (
@@ -50,9 +50,11 @@ from simulations.benchmarks.hostile_files import (
     metadata_files,
     onnx_files,
     packed_files,
-    passports,
     trial_files,
 )
+from simulations.benchmarks.hostile_passports import good_passport, passports
+
+Reader: TypeAlias = Callable[[bytes, Path], object]
 
 MAX_MEMORY_MB, MAX_MILLISECONDS = 64.0, 50.0
 FILE = "model.onnx"
@@ -60,7 +62,7 @@ FILE = "model.onnx"
 CHILD_PARSERS = ("health",)
 _BASE = np.random.default_rng(1).bytes(20_000)
 _AS_IT_IS = Normalization((0.0,), (1.0,))
-_RAW = np.ones((5, 4), np.float32)
+RAW = np.ones((5, 4), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Case:
 
     parser: str
     file: str
-    read: Callable[[bytes, Path], object]
+    read: Reader
     make: Maker
 
 
@@ -105,8 +107,8 @@ def cases(folder: Path) -> Iterator[Case]:
     Args:
         folder: an empty one to work in.
     """
-    passport = _passport(good_model())
-    onnx_readers = {
+    passport = good_passport(RAW)
+    onnx_readers: Mapping[str, Reader] = {
         "predictor": lambda data, _: OnnxPredictor(data, _AS_IT_IS),
         "predictor (file)": lambda _, file: OnnxPredictor(file, _AS_IT_IS),
         "inspect": _inspect,
@@ -114,7 +116,7 @@ def cases(folder: Path) -> Iterator[Case]:
     }
     for name, read in onnx_readers.items():
         yield from _all(name, read, onnx_files())
-    packed_readers = {
+    packed_readers: Mapping[str, Reader] = {
         "unpack": lambda data, _: unpack(data, max_bytes=MAX_UNPACKED_BYTES),
         "artifact": lambda data, _: unpack_model(
             data, num_bytes=len(good_model()), sha256=digest(good_model())
@@ -132,20 +134,18 @@ def cases(folder: Path) -> Iterator[Case]:
     )
 
 
-def _all(
-    parser: str, read: Callable[[bytes, Path], object], files: Mapping[str, Maker]
-) -> Iterator[Case]:
+def _all(parser: str, read: Reader, files: Mapping[str, Maker]) -> Iterator[Case]:
     return (Case(parser, name, read, make) for name, make in files.items())
 
 
 def warm_up(folder: Path) -> None:
     """Let every parser read something good, so that only hostility is measured."""
     good = good_model()
-    OnnxPredictor(good, _AS_IT_IS).predict(_RAW)
+    OnnxPredictor(good, _AS_IT_IS).predict(RAW)
     (folder / FILE).write_bytes(good)
     _inspect(good, folder / FILE)
     unpack(pack(good, level=3), max_bytes=MAX_UNPACKED_BYTES)
-    passport = _passport(good)
+    passport = good_passport(RAW)
     Passport.from_custom(passport.to_custom())
 
 
@@ -204,7 +204,7 @@ def _inspect(_: bytes, file: Path) -> None:
 def _compress(data: bytes, _: Path) -> None:
     compress(
         data,
-        _RAW,
+        RAW,
         config=CompressionConfig(),
         evaluate=lambda _: 1.0,
         latency=lambda models: [1.0] * len(models),
@@ -228,38 +228,7 @@ def _text(passport: Passport) -> str:
     return passport.to_custom()["passport"]
 
 
-def _passport(model: bytes) -> Passport:
-    return Passport(
-        version=1,
-        model_name="hostile",
-        task=Task.classification,
-        input_kind=DataKind.table,
-        input_shape=(4,),
-        output_names=("a", "b", "c"),
-        mean=(0.0,),
-        std=(1.0,),
-        unpacked_bytes=len(model),
-        unpacked_sha256=digest(model),
-        reference_inputs=PackedArray.pack(_RAW),
-        reference_outputs=PackedArray.pack(np.full((5, 3), 4.0, np.float32)),
-        tolerance=0.0,
-        max_latency_ms=1000.0,
-        max_memory_mb=256,
-        provenance=Provenance(
-            run_id="run",
-            rounds=1,
-            strategy="fedavg",
-            secure_aggregation=False,
-            cohort_floor=1,
-            sparsity=0.0,
-            quantization=Quantization.none,
-            parent_version=0,
-            config_digest="0" * 64,
-        ),
-    )
-
-
-def _installer(folder: Path, passport: Passport) -> Callable[[bytes, Path], object]:
+def _installer(folder: Path, passport: Passport) -> Reader:
     """Return what installs a release whose newest metadata is hostile."""
     keys = KeyRing.create(folder / "keys", root_keys=1, root_threshold=1)
     now = datetime.now(UTC)

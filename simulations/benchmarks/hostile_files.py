@@ -3,8 +3,6 @@
 Each is a function that makes the bytes, so that a list of them costs nothing.
 """
 
-import base64
-import json
 import struct
 from collections.abc import Callable, Mapping
 
@@ -241,31 +239,6 @@ def delta_files(base: bytes) -> Mapping[str, Maker]:
         "difference is a bomb": lambda: head + _zeros(_GIGA),
         "whole file is a bomb": lambda: b"FEDGE-D1f" + head[9:] + _zeros(200 * _MEGA),
         "followed by rubbish": lambda: good + b"rubbish",
-    }
-
-
-def passports(good: str) -> Mapping[str, Maker]:
-    """Return hostile passports by name, made from a good one's JSON."""
-
-    def changed(**entries: object) -> bytes:
-        return json.dumps({**json.loads(good), **entries}).encode()
-
-    claims = {"dtype": "float32", "shape": [1 << 40, 4], "data": "AAAA"}
-    many = {"dtype": "uint8", "shape": [0, *[1] * 2_000_000], "data": ""}
-    nans = base64.b64encode(np.full((5, 3), np.nan, np.float32).tobytes()).decode()
-    return {
-        "nothing": lambda: b"",
-        "nested": lambda: b"[" * 4_000_000,
-        "cut off": lambda: good.encode()[:-20],
-        "larger than is accepted": lambda: b" " * 5_000_000,
-        "claims 2^40 inputs": lambda: changed(reference_inputs=claims),
-        "millions of axes": lambda: changed(reference_inputs=many),
-        "millions of names": lambda: changed(output_names=[""] * 1_000_000),
-        "millions of means": lambda: changed(mean=[0.5] * 1_000_000),
-        "NaN outputs": lambda: changed(
-            reference_outputs={"dtype": "float32", "shape": [5, 3], "data": nans}
-        ),
-        "claims an unpacked size of 2^60": lambda: changed(unpacked_bytes=1 << 60),
     }
 
 
