@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from fedge.arrays import AnyArray, Float32
+from fedge.compress.exact import computes_exactly
 from fedge.compress.pipeline import Compressed, compress
-from fedge.config import DataKind, Quantization, SecAggMode
+from fedge.config import DataKind, Quantization, SecAggMode, Task
 from fedge.config.experiment import to_json
 from fedge.errors import ConfigError
 from fedge.export.onnx import export_onnx
@@ -25,7 +26,7 @@ from fedge.export.parity import check_parity
 from fedge.models.vector import set_params
 from fedge.release.bundle import ReleaseBundle
 from fedge.release.keys import KeyRing
-from fedge.release.passport import Passport, Provenance
+from fedge.release.passport import Passport, Provenance, golden_sha256
 from fedge.release.repository import ReleaseRepository
 from fedge.runtime.packed import PackedArray
 from fedge.runtime.predictor import OnnxPredictor
@@ -168,6 +169,7 @@ def _passport(
     info, config = setup.data.info, setup.experiment.release
     raw = setup.data.test.features[: config.reference_examples]
     outputs = OnnxPredictor(compressed.model, info.normalization).predict(raw)
+    agreement = config.min_top1_agreement
     passport = Passport(
         version=1,
         model_name=f"{info.name}-{_model_name(setup)}",
@@ -183,6 +185,8 @@ def _passport(
         reference_inputs=PackedArray.pack(raw),
         reference_outputs=PackedArray.pack(outputs),
         tolerance=config.tolerance,
+        min_top1_agreement=0.0 if info.task is Task.regression else agreement,
+        golden_sha256=golden_sha256(outputs) if _is_exact(compressed) else "",
         max_latency_ms=config.max_latency_ms,
         max_memory_mb=config.max_memory_mb,
         provenance=_provenance(setup, compressed, sparsity),
@@ -203,6 +207,11 @@ def _passport(
         version=latest.version + 1,
         provenance=replace(passport.provenance, parent_version=latest.version),
     )
+
+
+def _is_exact(compressed: Compressed) -> bool:
+    """Return whether the shipped model promises its outputs bit for bit."""
+    return compressed.report.chosen == "int8" and computes_exactly(compressed.model)
 
 
 def _provenance(setup: Setup, compressed: Compressed, sparsity: float) -> Provenance:

@@ -18,8 +18,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 import fedge
 from fedge.arrays import AnyArray, Float32
+from fedge.config import Task
 from fedge.errors import HealthCheckError
-from fedge.release.passport import Passport
+from fedge.release.passport import Passport, golden_sha256
 from fedge.runtime.limits import MAX_OUTPUT_BYTES
 from fedge.runtime.packed import PackedArray
 from fedge.runtime.selftest import Job
@@ -34,6 +35,7 @@ class HealthReport:
 
     Attributes:
         latency_ms: median time of one example.
+        is_exact: whether the outputs are the signed ones, bit for bit.
         max_error: largest difference from a signed reference output.
         top1_agreement: share of the largest outputs (along the last axis) that are the
             signed ones; 1.0 where there is only one output.
@@ -41,6 +43,7 @@ class HealthReport:
     """
 
     latency_ms: float
+    is_exact: bool
     max_error: float
     top1_agreement: float
     peak_memory_mb: float
@@ -66,8 +69,10 @@ def check_health(
 ) -> HealthReport:
     """Run the reference inputs through the model in a child process and judge.
 
-    Guarantee: returns only if every output is finite, of the signed shape and within
-    the signed tolerance, and latency and memory are within the signed budgets.
+    Guarantee: returns only if every output is finite and of the signed shape; equal to
+    the signed one bit for bit if that was promised, and otherwise within the signed
+    tolerance and with the signed share of largest outputs in their places; and latency
+    and memory are within the signed budgets.
 
     Args:
         model_path: the staged ONNX file.
@@ -90,13 +95,21 @@ def check_health(
     answer = _ask_child(job, timeout_seconds)
     outputs = answer.outputs.unpack()
     expected = passport.reference_outputs.unpack()
-    max_error = _check_outputs(outputs, expected, passport.tolerance)
+    _check_form(outputs, expected)
+    max_error = float(np.abs(outputs.astype(np.float64) - expected).max())
+    agreement = _top1_agreement(outputs, expected)
+    is_exact = golden_sha256(outputs) == golden_sha256(expected)
+    if passport.golden_sha256:
+        _check_golden(outputs, expected, passport.golden_sha256)
+    else:
+        _check_close(max_error, agreement, passport)
     _check_budget("latency_ms", answer.latency_ms, passport.max_latency_ms)
     _check_budget("memory_mb", answer.peak_memory_mb, passport.max_memory_mb)
     return HealthReport(
         latency_ms=answer.latency_ms,
+        is_exact=is_exact,
         max_error=max_error,
-        top1_agreement=_top1_agreement(outputs, expected),
+        top1_agreement=agreement,
         peak_memory_mb=answer.peak_memory_mb,
     )
 
@@ -157,20 +170,41 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _check_outputs(outputs: AnyArray, expected: Float32, tolerance: float) -> float:
+def _check_form(outputs: AnyArray, expected: Float32) -> None:
     if outputs.shape != expected.shape:
         raise HealthCheckError(
             f"health check: outputs have shape {outputs.shape}, signed {expected.shape}"
         )
     if not np.isfinite(outputs).all():
         raise HealthCheckError("health check: an output is not finite")
-    max_error = float(np.abs(outputs.astype(np.float64) - expected).max())
-    if max_error > tolerance:
+
+
+def _check_golden(outputs: AnyArray, expected: Float32, promised: str) -> None:
+    """Raise HealthCheckError unless the outputs have the promised digest."""
+    found = golden_sha256(outputs)
+    if found == promised:
+        return
+    error = np.abs(outputs.astype(np.float64) - expected)
+    raise HealthCheckError(
+        f"health check: the outputs are not the promised ones bit for bit: "
+        f"{np.count_nonzero(error)} of {error.size} differ, by {error.max():.3g} at "
+        f"most (SHA-256 {found[:16]}..., signed {promised[:16]}...)"
+    )
+
+
+def _check_close(max_error: float, agreement: float, passport: Passport) -> None:
+    """Raise HealthCheckError unless outputs are close, and name the same classes."""
+    if not max_error <= passport.tolerance:
         raise HealthCheckError(
             f"health check: an output differs by {max_error:.3g} from the signed one, "
-            f"at most {tolerance:.3g}"
+            f"at most {passport.tolerance:.3g}"
         )
-    return max_error
+    has_classes = passport.task in (Task.classification, Task.next_token)
+    if has_classes and agreement < passport.min_top1_agreement:
+        raise HealthCheckError(
+            f"health check: {agreement:.1%} of the largest outputs are the signed "
+            f"ones, at least {passport.min_top1_agreement:.1%}"
+        )
 
 
 def _check_budget(name: str, value: float, most: float) -> None:

@@ -137,7 +137,7 @@ def _parse(message: memoryview, kind: str, budget: FieldBudget) -> _Message:
         if values and not rule.is_repeated:
             raise DataError(f"model file: field {number} of a {kind} is there twice")
         if rule.child and isinstance(value, memoryview):
-            values.append(_parse(value, rule.child, budget))
+            values.append(_parse(value, rule.child, budget) if value else {})
         else:
             values.append(value)
     return found

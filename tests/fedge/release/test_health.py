@@ -10,10 +10,12 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from onnx import NodeProto, helper, numpy_helper
 
+from fedge.config import Task
 from fedge.errors import HealthCheckError
 from fedge.release.health import check_health
-from fedge.release.passport import Passport
+from fedge.release.passport import Passport, golden_sha256
 from fedge.runtime.packed import PackedArray
+from fedge.runtime.predictor import OnnxPredictor
 from tests.fedge.release import kit
 
 
@@ -162,3 +164,49 @@ def test_a_missing_file_fails(tmp_path: Path) -> None:
     _, passport = kit.release(1)
     with pytest.raises(HealthCheckError, match="No such file"):
         check_health(tmp_path / "none.onnx", passport)
+
+
+def golden(model: bytes) -> Passport:
+    """Signed with the very bits that the model gives here, and a wide tolerance."""
+    passport = replace(kit.release_of(model, 1)[1], tolerance=100.0)
+    predictor = OnnxPredictor(model, passport.normalization)
+    outputs = predictor.predict(kit.INPUTS)
+    return replace(
+        passport,
+        reference_outputs=PackedArray.pack(outputs),
+        golden_sha256=golden_sha256(outputs),
+    )
+
+
+def test_promised_bits_are_demanded(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, kit.linear_model(kit.weights(1)))
+    report = check_health(path, golden(path.read_bytes()))
+    assert report.is_exact
+    assert report.max_error == 0.0
+
+
+def test_one_changed_bit_of_a_weight_breaks_the_promise(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, kit.linear_model(kit.weights(1)))
+    passport = golden(path.read_bytes())
+    changed = kit.weights(1)
+    changed.view(np.uint32)[2, 1] ^= 1 << 6  # 1e-5 of its value
+    path.write_bytes(kit.linear_model(changed))
+    with pytest.raises(HealthCheckError, match=r"bit for bit: \d of 15 differ, by"):
+        check_health(path, passport)
+    # The tolerance alone would not have seen it.
+    assert check_health(path, replace(passport, golden_sha256="")).max_error < 1e-4
+
+
+def test_without_a_promise_the_classes_must_agree(tmp_path: Path) -> None:
+    path, passport = written(tmp_path, kit.linear_model(kit.weights(1)))
+    other = -passport.reference_outputs.unpack()
+    signed = replace(
+        passport,
+        reference_outputs=PackedArray.pack(other),
+        tolerance=100.0,
+        min_top1_agreement=0.9,
+    )
+    with pytest.raises(HealthCheckError, match=r"are the signed ones, at least 90\.0%"):
+        check_health(path, signed)
+    number = replace(signed, task=Task.regression)
+    assert not check_health(path, number).is_exact
