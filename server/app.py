@@ -79,7 +79,12 @@ def _coordinate(
         if experiment.release.enabled:
             sparsity = journal.rounds()[-1].sparsity
             published = publish(
-                setup, state.params, folder, observer, sparsity=sparsity
+                setup,
+                state.params,
+                folder,
+                observer,
+                sparsity=sparsity,
+                wiring=wiring,
             )
             observer.stage_started("pushing to the devices")
             release = (published, push(setup, wiring, published))

@@ -18,9 +18,9 @@ import numpy as np
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.exact import computes_exactly
 from fedge.compress.pipeline import Compressed, compress
-from fedge.config import DataKind, Quantization, SecAggMode, Task
+from fedge.config import Calibration, DataKind, Quantization, SecAggMode, Task
 from fedge.config.experiment import to_json
-from fedge.errors import ConfigError
+from fedge.errors import ConfigError, MisuseError
 from fedge.export.onnx import export_onnx
 from fedge.export.parity import check_parity
 from fedge.models.vector import set_params
@@ -30,8 +30,11 @@ from fedge.release.passport import Passport, Provenance, golden_sha256
 from fedge.release.repository import ReleaseRepository
 from fedge.runtime.packed import PackedArray
 from fedge.runtime.predictor import OnnxPredictor
+from fedge.runtime.ranges import Ranges
 from fedge.runtime.score import score_outputs
 from fedge.seeding import Purpose, generator
+from server.calibrate import calibrate
+from server.coordinator import Wiring
 from server.events import Observer
 from server.setup import Setup
 
@@ -60,7 +63,13 @@ class Published:
 
 
 def publish(
-    setup: Setup, params: Float32, folder: Path, observer: Observer, *, sparsity: float
+    setup: Setup,
+    params: Float32,
+    folder: Path,
+    observer: Observer,
+    *,
+    sparsity: float,
+    wiring: Wiring | None = None,
 ) -> Published:
     """Make and sign the release of a model.
 
@@ -70,16 +79,19 @@ def publish(
         folder: of the run; keys are in `keys/`, the repository in `releases/`.
         observer: is told what goes on.
         sparsity: share of the prunable weights that are zero.
+        wiring: how to reach the devices, for `compression.calibration=federated`.
 
     Raises:
-        CompressionError: export, parity, accuracy or size missed its gate; nothing was
-            published.
+        CompressionError: export, parity, calibration, accuracy or size missed its gate;
+            nothing was published.
         ConfigError: a signing key is missing.
+        MisuseError: the devices are needed, and there is no wiring.
     """
     observer.stage_started("exporting to ONNX")
     fp32_model = _export(setup, params)
+    calibration = _calibration(setup, wiring, fp32_model, folder, observer)
     observer.stage_started("compressing and checking the gates")
-    compressed = _compress(setup, fp32_model)
+    compressed = _compress(setup, fp32_model, calibration)
     observer.stage_started("signing the release")
     repository = open_repository(folder, setup)
     passport = _passport(setup, compressed, repository.latest(), sparsity)
@@ -118,7 +130,28 @@ def _export(setup: Setup, params: Float32) -> bytes:
     return model
 
 
-def _compress(setup: Setup, fp32_model: bytes) -> Compressed:
+def _calibration(
+    setup: Setup,
+    wiring: Wiring | None,
+    fp32_model: bytes,
+    folder: Path,
+    observer: Observer,
+) -> AnyArray | Ranges:
+    """Return examples of the coordinator's, or ranges that the devices found."""
+    config = setup.experiment.compression
+    is_int8 = config.quantization in (Quantization.int8, Quantization.smallest)
+    if config.calibration is Calibration.central or not is_int8:
+        normalization = setup.data.info.normalization
+        return normalization.apply(_calibration_examples(setup))
+    if wiring is None:
+        raise MisuseError("publish: calibration=federated needs a wiring")
+    observer.stage_started("calibrating on the devices")
+    return calibrate(setup, wiring, fp32_model, folder)
+
+
+def _compress(
+    setup: Setup, fp32_model: bytes, calibration: AnyArray | Ranges
+) -> Compressed:
     info, test = setup.data.info, setup.data.test
 
     def evaluate(model: bytes) -> float:
@@ -127,7 +160,7 @@ def _compress(setup: Setup, fp32_model: bytes) -> Compressed:
 
     return compress(
         fp32_model,
-        info.normalization.apply(_calibration_examples(setup)),
+        calibration,
         config=setup.experiment.compression,
         evaluate=evaluate,
         latency=_latency_of(setup),

@@ -20,6 +20,7 @@ from fedge.compress.report import Candidate, CompressionReport
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.errors import CompressionError
 from fedge.runtime.model_check import check_model
+from fedge.runtime.ranges import Ranges
 
 Evaluate = Callable[[bytes], float]
 Latency = Callable[[Sequence[bytes]], Sequence[float]]
@@ -45,7 +46,7 @@ class Compressed:
 
 def compress(
     fp32_model: bytes,
-    calibration: AnyArray,
+    calibration: AnyArray | Ranges,
     *,
     config: CompressionConfig,
     evaluate: Evaluate,
@@ -64,7 +65,8 @@ def compress(
 
     Args:
         fp32_model: ONNX file of the trained, possibly pruned, network.
-        calibration: model inputs that fix the activation ranges of int8.
+        calibration: model inputs that fix the activation ranges of int8, or the
+            ranges.
         config: number format, gates and effort.
         evaluate: the accuracy of an ONNX file, in the runtime that the devices use;
             larger is better.

@@ -1,29 +1,22 @@
 """Does a genuine model work on this very device? Tried out in a limited child process.
 
-The child (`fedge.runtime.selftest`) runs the signed reference inputs; this side
+The child (`fedge.runtime.trial`) runs the signed reference inputs; this side
 compares what comes back with the signed outputs and budgets. A child that crashes,
 hangs, eats memory or answers nonsense fails the check and harms nobody.
 """
 
 import math
-import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-import fedge
 from fedge.arrays import AnyArray, Float32
 from fedge.config import Task
 from fedge.errors import HealthCheckError
 from fedge.release.passport import Passport, golden_sha256
-from fedge.runtime.limits import MAX_OUTPUT_BYTES
-from fedge.runtime.packed import PackedArray
 from fedge.runtime.selftest import Job
+from fedge.runtime.trial import run_trial
 
 LATENCY_REPEATS = 20
 DEFAULT_TIMEOUT_SECONDS = 60.0  # importing the runtime alone takes a small board 3 s
@@ -47,17 +40,6 @@ class HealthReport:
     max_error: float
     top1_agreement: float
     peak_memory_mb: float
-
-
-@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    outputs: PackedArray
-    latency_ms: float
-    peak_memory_mb: float
-
-
-_ANSWER = TypeAdapter(_Answer)
 
 
 def check_health(
@@ -92,7 +74,7 @@ def check_health(
         memory_mb=passport.max_memory_mb,
         cpu_seconds=math.ceil(timeout_seconds),
     )
-    answer = _ask_child(job, timeout_seconds)
+    answer = run_trial(job, timeout_seconds=timeout_seconds)
     outputs = answer.outputs.unpack()
     expected = passport.reference_outputs.unpack()
     _check_form(outputs, expected)
@@ -112,62 +94,6 @@ def check_health(
         top1_agreement=agreement,
         peak_memory_mb=answer.peak_memory_mb,
     )
-
-
-def _ask_child(job: Job, timeout_seconds: float) -> _Answer:
-    """Run the child and return its answer, believed only in form."""
-    with tempfile.TemporaryDirectory(prefix="fedge-health-") as name:
-        folder = Path(name)
-        (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
-        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            status = _run(folder, out.fileno(), err.fileno(), timeout_seconds)
-        text = (folder / "out").read_bytes()[:MAX_OUTPUT_BYTES]
-        complaint = (folder / "err").read_bytes()[-300:].decode("utf-8", "replace")
-    if status < 0:
-        raise HealthCheckError(
-            f"health check: the child was killed by signal {-status}"
-        )
-    if status != 0:
-        reason = text[:500].decode("utf-8", "replace").strip() or complaint.strip()
-        raise HealthCheckError(f"health check: the child failed: {reason}")
-    try:
-        return _ANSWER.validate_json(text)
-    except ValidationError as exc:
-        raise HealthCheckError(
-            "health check: the child's answer makes no sense"
-        ) from exc
-
-
-def _run(folder: Path, out: int, err: int, timeout_seconds: float) -> int:
-    # -P: no module is taken from the current folder.
-    command = [sys.executable, "-P", "-m", "fedge.runtime.selftest", "job.json"]
-    try:
-        return subprocess.run(
-            command,
-            cwd=folder,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            timeout=timeout_seconds,
-            check=False,
-        ).returncode
-    except subprocess.TimeoutExpired as exc:
-        raise HealthCheckError(
-            f"health check: no answer within {timeout_seconds} s"
-        ) from exc
-
-
-def _environment() -> dict[str, str]:
-    """Return all that the child is told: where fedge is, and to be small and quiet."""
-    return {
-        "PATH": os.defpath,
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(Path(fedge.__file__).resolve().parents[1]),
-        "ORT_DISABLE_TELEMETRY": "1",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
 
 
 def _check_form(outputs: AnyArray, expected: Float32) -> None:
