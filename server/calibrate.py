@@ -116,7 +116,9 @@ def _replies(
     setup: Setup, wiring: Wiring, request: CalibrateRequest, messages: list[Message]
 ) -> tuple[list[CalibrateReply], int]:
     """Return the usable replies, by node, and how many devices they stand for."""
-    timeout = setup.experiment.run.deadline_seconds or None
+    experiment = setup.experiment
+    # Not forever, as in a round: there is no next one that would go on without them.
+    timeout = experiment.run.deadline_seconds or experiment.release.push_seconds
     good: list[tuple[int, CalibrateReply]] = []
     answered = 0
     with _grid_for(wiring, request) as grid:

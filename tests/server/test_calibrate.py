@@ -1,7 +1,7 @@
 """Int8 from ranges that devices found: as good as from examples, and hard to spoil."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from clients.app import app as client_app
 from fedge.arrays import Float32
@@ -23,6 +24,7 @@ from fedge.flower.calibration_records import (
     CalibrateRequest,
 )
 from fedge.flower.local_grid import UserConfig
+from fedge.flower.secure_client import secure_mod
 from fedge.release.keys import KeyRing
 from fedge.runtime.predictor import OnnxPredictor
 from fedge.runtime.ranges import Ranges, decode
@@ -213,10 +215,11 @@ def answering(
     hostile: Answer | None = None,
     *,
     broken: int = 1,
+    mods: Sequence[Mod] = (),
     change: Callable[[RecordDict], None] = lambda content: None,
 ) -> ClientApp:
     """Devices that answer well, but the first ones as given, or with an error."""
-    app = ClientApp()
+    app = ClientApp(mods=list(mods))
 
     @app.train("calibrate")
     def say(message: Message, context: Context) -> Message:
@@ -231,6 +234,19 @@ def answering(
         return Message(content, reply_to=message)
 
     return app
+
+
+def test_a_device_that_drops_out_of_a_masked_sum_is_not_waited_for(
+    case: Case, good: Ranges, tmp_path: Path
+) -> None:
+    def node_config(index: int) -> UserConfig:
+        return {"partition-id": index, "secagg-min-cohort": 4}
+
+    setup = setup_of("secagg=semi_honest", "secagg.min_cohort=4")
+    app = answering(broken=1, mods=[secure_mod])
+    grid = LocalGrid(app, num_clients=NUM_DEVICES, node_config=node_config)
+    found = ranges_of(setup, grid, case, tmp_path)
+    assert np.allclose(found.high, good.high, rtol=0.02)
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
