@@ -12,11 +12,20 @@ declared sides of that input: whoever runs the model decides how large inputs ar
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from fedge.errors import DataError
-from fedge.runtime.onnx_file import Node, OnnxFile, Tensor
-from fedge.runtime.sizes import Size, size_after, size_from, size_of
+from fedge.runtime.counts import (
+    LEFT_OUT,
+    SIZED,
+    Known,
+    constant,
+    count_after,
+    integers,
+    of_tensor,
+)
+from fedge.runtime.onnx_file import Node, OnnxFile
+from fedge.runtime.sizes import Size, size_after
 
 # What may be made from nothing, of all operators together: 16 MiB of 8 bytes each.
 MAX_ELEMENTS = 2**21
@@ -26,53 +35,9 @@ _COPIES = 4
 _MAX_SETTING = 2**16
 _AXES = 16  # numbers that a shape has, at most
 
-# Operators whose result has as many elements as their first input, at most.
-_KEEPING = frozenset((
-    "Abs", "Cast", "CastLike", "Ceil", "Clip", "Compress", "Cos", "DequantizeLinear",
-    "Dropout", "Erf", "Exp", "Flatten", "Floor", "HardSigmoid", "HardSwish", "Identity",
-    "IsInf", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Neg",
-    "Not", "QuantizeLinear", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Round", "Sigmoid",
-    "Sign", "Sin", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze", "Tanh",
-    "Transpose", "Trilu", "Unsqueeze",
-))  # fmt: skip
-_BROADCASTING = frozenset((
-    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
-    "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where",
-    "Xor",
-))  # fmt: skip
-_PRODUCTS = frozenset((
-    "Conv", "Gather", "GatherElements", "GatherND", "Gemm", "MatMul",
-))  # fmt: skip
-# operator -> which inputs say how large its result is
-_SIZED = {
-    **{"ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "Range": (0, 1, 2)},
-    **{"OneHot": (1,), "Pad": (1,), "Resize": (2, 3), "Upsample": (1,)},
-}
 _SETTINGS = (
     "dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides",
 )  # fmt: skip
-
-
-_ONE = Size(1, 1, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What is known of a value.
-
-    Attributes:
-        elements: upper bound, if it is a constant; None if it depends on the input.
-        shape: of a constant, where it is known.
-        size: what it can be as a size; None if no bound is known.
-    """
-
-    elements: int | None = None
-    shape: tuple[int, ...] | None = None
-    size: Size | None = None
-
-
-_LEFT_OUT = _Known(elements=0, shape=(0,), size=_ONE)
 
 
 def check_growth(found: OnnxFile) -> None:
@@ -81,17 +46,10 @@ def check_growth(found: OnnxFile) -> None:
     Args:
         found: tensors have the sizes that they declare.
     """
-    sides = [math.prod(s or 1 for s in shape) for shape in found.inputs.values()]
-    pass_ = _Pass({t.name: _of_tensor(t) for t in found.tensors}, max(sides, default=1))
-    if len(pass_.known) != len(found.tensors):
-        raise DataError("model file: two tensors have one name")
-    for name in found.inputs:
-        pass_.known.setdefault(name, _Known())
     held = sum(math.prod(t.dims) for t in found.tensors)
-    limit = MAX_ELEMENTS + _COPIES * held
-    made = 0
-    for node in found.nodes:
-        made += pass_.take(node)
+    limit, made = MAX_ELEMENTS + _COPIES * held, 0
+    for node, count in elements_made(found):
+        made += count
         if made > limit:
             raise DataError(
                 f"model file: loading it could make {made} values from {held}, at most "
@@ -99,12 +57,29 @@ def check_growth(found: OnnxFile) -> None:
             )
 
 
+def elements_made(found: OnnxFile) -> Iterator[tuple[Node, int]]:
+    """Yield, operator by operator, how many elements a runtime makes while loading.
+
+    Guarantee: at least as many as it does make.
+
+    Raises:
+        DataError: no bound is known, or a single operator is far beyond any limit.
+    """
+    pass_ = _Pass({t.name: of_tensor(t) for t in found.tensors})
+    if len(pass_.known) != len(found.tensors):
+        raise DataError("model file: two tensors have one name")
+    for name, sides in found.inputs.items():
+        shape = tuple(side or 1 for side in sides)
+        pass_.known.setdefault(name, Known(False, math.prod(shape), shape or None))
+    for node in found.nodes:
+        yield node, pass_.take(node)
+
+
 class _Pass:
     """One walk over the operators, in an order in which inputs come first."""
 
-    def __init__(self, known: dict[str, _Known], input_elements: int) -> None:
+    def __init__(self, known: dict[str, Known]) -> None:
         self.known = known
-        self._input_elements = input_elements
 
     def take(self, node: Node) -> int:
         """Learn an operator's outputs; return the elements it makes when loading."""
@@ -116,42 +91,56 @@ class _Pass:
             if name in self.known:
                 raise DataError(f"model file: value {name[:40]!r} is made twice")
             self.known[name] = result
-            made += result.elements or 0
+            made += result.elements or 0 if result.is_constant else 0
         return made
 
-    def _value(self, name: str) -> _Known:
+    def _value(self, name: str) -> Known:
         if not name:
-            return _LEFT_OUT
+            return LEFT_OUT
         if name not in self.known:
             raise DataError(
                 f"model file: value {name[:40]!r} is used before it is made"
             )
         return self.known[name]
 
-    def _result(self, node: Node, inputs: list[_Known], grown: int) -> _Known:
+    def _result(self, node: Node, inputs: list[Known], grown: int) -> Known:
         if node.op_type == "Constant":
-            return _constant(node)
+            return constant(node)
+        is_constant = all(value.is_constant for value in inputs)
         if node.op_type in ("Shape", "Size") and inputs:
-            source = inputs[0].elements
-            bound = max(self._input_elements if source is None else source, 1)
-            elements = None if source is None else _AXES
-            return _Known(elements, None, Size(bound, bound, _AXES))
+            return _measured(inputs[0])
         size = size_after(node, [value.size for value in inputs])
-        if any(value.elements is None for value in inputs):
-            return _Known(None, None, size)
-        count, shape = _folded(node, inputs, grown)
-        return _Known(count, shape, size)
+        count, shape = count_after(node, inputs, grown)
+        if is_constant and count is None:
+            raise DataError(
+                f"model file: {node.op_type[:40]} of constants or shapes alone; "
+                "compute it before exporting"
+            )
+        return Known(is_constant, count, shape, size)
 
 
-def _grown(node: Node, inputs: list[_Known]) -> int:
+def _measured(value: Known) -> Known:
+    """Return what is known of a value's shape, as a value.
+
+    It counts as a constant: where the sides that are asked for are fixed, it is one.
+    """
+    axes = _AXES if value.shape is None else len(value.shape)
+    size = None
+    if value.elements is not None:
+        bound = max(value.elements, 1)
+        size = Size(bound, bound, axes)
+    return Known(True, max(axes, 1), None, size)
+
+
+def _grown(node: Node, inputs: list[Known]) -> int:
     """Return how many times larger than its inputs a result may be, from literals.
 
     Raises:
         DataError: larger than `MAX_ELEMENTS`, or not known.
     """
     grown = 1
-    for place in _SIZED.get(node.op_type, ()):
-        size = (inputs[place] if place < len(inputs) else _LEFT_OUT).size
+    for place in SIZED.get(node.op_type, ()):
+        size = (inputs[place] if place < len(inputs) else LEFT_OUT).size
         if size is None or (node.op_type == "Range" and not size.is_whole):
             raise DataError(
                 f"model file: {node.op_type} makes a result whose size follows from "
@@ -171,83 +160,9 @@ def _grown(node: Node, inputs: list[_Known]) -> int:
 
 def _check_settings(node: Node) -> None:
     for name in _SETTINGS:
-        worst = max((abs(value) for value in _ints(node, name)), default=0)
+        worst = max((abs(value) for value in integers(node, name)), default=0)
         if worst > _MAX_SETTING:
             raise DataError(
                 f"model file: {node.op_type[:40]}.{name}: {worst} is more than "
                 f"{_MAX_SETTING}"
             )
-
-
-def _folded(
-    node: Node, inputs: list[_Known], grown: int
-) -> tuple[int, tuple[int, ...] | None]:
-    """Return the elements and shape of a result that follows from constants.
-
-    Raises:
-        DataError: this operator is not one whose result can be bounded.
-    """
-    op = node.op_type
-    counts = [value.elements or 0 for value in inputs]
-    if not inputs:
-        raise DataError(f"model file: {op[:40]} makes values from nothing")
-    if op in _KEEPING:
-        keeps = op not in ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
-        same = keeps and not op.startswith(("Reduce", "Slice", "Split", "Compress"))
-        return counts[0], inputs[0].shape if same else None
-    if op in _BROADCASTING:
-        return _broadcast(inputs)
-    if op == "Gather" and inputs[0].shape is not None:
-        return _gathered(node, inputs), None
-    if op == "Concat":
-        return sum(counts), None
-    if op in _PRODUCTS:
-        return math.prod(max(count, 1) for count in counts), None
-    if op in _SIZED:
-        first = 1 if op in ("ConstantOfShape", "Range") else max(counts[0], 1)
-        return first * grown, None
-    raise DataError(
-        f"model file: {op[:40]} of constants alone; compute it before exporting"
-    )
-
-
-def _broadcast(inputs: list[_Known]) -> tuple[int, tuple[int, ...] | None]:
-    shapes = [value.shape for value in inputs]
-    known = [shape for shape in shapes if shape is not None]
-    if len(known) == len(shapes):
-        width = max(len(shape) for shape in known)
-        padded = [(1,) * (width - len(shape)) + shape for shape in known]
-        shape = tuple(max(sides) for sides in zip(*padded, strict=True))
-        return math.prod(shape), shape
-    return math.prod(max(value.elements or 1, 1) for value in inputs), None
-
-
-def _gathered(node: Node, inputs: list[_Known]) -> int:
-    shape = inputs[0].shape or ()
-    axis = next(iter(_ints(node, "axis")), 0)
-    if not -len(shape) <= axis < len(shape):
-        raise DataError(f"model file: Gather along axis {axis} of {len(shape)}")
-    row = math.prod(shape) // max(shape[axis], 1)
-    indices = inputs[1].elements or 0 if len(inputs) > 1 else 0
-    return row * indices
-
-
-def _ints(node: Node, name: str) -> tuple[int, ...]:
-    attribute = node.attributes.get(name)
-    return () if attribute is None else attribute.ints
-
-
-def _constant(node: Node) -> _Known:
-    """Return what a Constant holds: a tensor, or numbers."""
-    for attribute in node.attributes.values():
-        if attribute.tensor is not None:
-            return _of_tensor(attribute.tensor)
-        if attribute.ints:
-            return _Known(len(attribute.ints), None, size_from(attribute.ints))
-        if attribute.floats:
-            return _Known(len(attribute.floats) // 4)
-    raise DataError("model file: a Constant without numbers")
-
-
-def _of_tensor(tensor: Tensor) -> _Known:
-    return _Known(math.prod(tensor.dims), tensor.dims, size_of(tensor))

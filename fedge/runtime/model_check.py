@@ -29,6 +29,8 @@ MAX_TYPED = 1_000_000
 # One example; twice a picture of 4 megapixels.
 MAX_INPUT_ELEMENTS = 2**23
 
+# Before, sizes were settings of an operator in some cases and inputs in others.
+_MIN_OPSET = 11
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
 _BITS_BY_DTYPE = {
     **{1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64},
@@ -61,6 +63,11 @@ def check_model(model: bytes | memoryview) -> OnnxFile:
     found = read_onnx(model)
     if not found.nodes or not found.outputs:
         raise DataError("model file: not ONNX, or without operators or outputs")
+    if found.opset < _MIN_OPSET:
+        raise DataError(
+            f"model file: operators of version {found.opset}; export it with opset "
+            f"{_MIN_OPSET} or later"
+        )
     _check_inputs(found)
     for tensor in _tensors(found):
         _check_tensor(tensor)

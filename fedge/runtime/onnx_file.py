@@ -93,12 +93,14 @@ class OnnxFile:
         tensors: initializers.
         inputs: sides of each graph input; 0 where a side is open.
         outputs: names of the graph's outputs.
+        opset: version of ONNX's own operators; 0 if it is not stated.
     """
 
     nodes: tuple[Node, ...] = ()
     tensors: tuple[Tensor, ...] = ()
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    opset: int = 0
 
 
 def read_onnx(model: bytes | memoryview) -> OnnxFile:
@@ -121,6 +123,7 @@ def read_onnx(model: bytes | memoryview) -> OnnxFile:
         tensors=tuple(_tensor(m) for m in _messages(graph, 5)),
         inputs={_text(m, 1): _sides(m) for m in _messages(graph, 11)},
         outputs=tuple(_text(m, 1) for m in _messages(graph, 12)),
+        opset=_opset(message),
     )
 
 
@@ -199,6 +202,11 @@ def _sides(value: _Message) -> tuple[int, ...]:
             for shape in _messages(tensor, 2):
                 return tuple(sum(_numbers(d, 1)) for d in _messages(shape, 1))
     return ()
+
+
+def _opset(model: _Message) -> int:
+    own = [m for m in _messages(model, 8) if _text(m, 1) in ("", "ai.onnx")]
+    return min((sum(_numbers(m, 2)) for m in own), default=0)
 
 
 def _messages(message: _Message, number: int) -> list[_Message]:

@@ -19,7 +19,7 @@ _AXES = 16
 _FLOAT32 = 1
 _ITEM = {6: "<i4", 7: "<i8", 9: "?", _FLOAT32: "<f4"}
 _TYPED_INTS = (5, 7)
-_HUGE = 2**63
+HUGE = 2**63  # beyond it bounds would only become long numbers
 
 _FIRST = frozenset((
     "Abs", "Cast", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
@@ -39,9 +39,9 @@ class Size:
     """Bounds of some whole numbers' magnitudes, each counted as at least 1.
 
     Attributes:
-        product: of all of them.
-        largest: of the largest one.
-        entries: how many there are.
+        product: of all of them; `HUGE` stands for everything beyond it.
+        largest: of the largest one; likewise.
+        entries: how many there are, at most `MAX_ENTRIES`.
         is_whole: whether they are known to be whole, and not rounded up here.
     """
 
@@ -49,6 +49,16 @@ class Size:
     largest: int
     entries: int
     is_whole: bool = True
+
+    @classmethod
+    def within(cls, product: int, largest: int, entries: int) -> "Size | None":
+        """Return these bounds, none of them beyond `HUGE`; None for too many entries.
+
+        Sizes of sizes double their digits with every operator otherwise.
+        """
+        if entries > MAX_ENTRIES:
+            return None
+        return cls(min(product, HUGE), min(largest, HUGE), entries)
 
 
 def size_of(tensor: Tensor) -> Size | None:
@@ -73,7 +83,7 @@ def size_of(tensor: Tensor) -> Size | None:
 
 def size_from(entries: Sequence[float]) -> Size:
     """Return the bounds of these numbers."""
-    whole = [math.ceil(abs(e)) if math.isfinite(e) else _HUGE for e in entries]
+    whole = [math.ceil(abs(e)) if math.isfinite(e) else HUGE for e in entries]
     whole = [max(entry, 1) for entry in whole]
     is_whole = all(float(entry).is_integer() for entry in entries)
     return Size(math.prod(whole), max(whole, default=1), len(whole), is_whole)
@@ -101,13 +111,13 @@ def size_after(node: Node, inputs: Sequence[Size | None]) -> Size | None:
 def _kept(size: Size | None, *, is_reduced: bool) -> Size | None:
     if size is None or not is_reduced:
         return size
-    return Size(size.product, size.product, size.entries)
+    return Size.within(size.product, size.product, size.entries)
 
 
 def _combined(op: str, inputs: Sequence[Size]) -> Size | None:
     if op != "Concat":
         return _elementwise(inputs)
-    return Size(
+    return Size.within(
         math.prod(size.product for size in inputs),
         max(size.largest for size in inputs),
         sum(size.entries for size in inputs),
@@ -126,17 +136,15 @@ def _filled(node: Node) -> Size | None:
 def _gathered(source: Size | None, places: Size | None) -> Size | None:
     if source is None or places is None or places.entries > MAX_ENTRIES:
         return None
-    return Size(source.largest**places.entries, source.largest, places.entries)
+    return Size.within(source.largest**places.entries, source.largest, places.entries)
 
 
 def _elementwise(inputs: Sequence[Size]) -> Size | None:
     """Return bounds that hold for sums, differences, products and choices."""
     entries = max(size.entries for size in inputs)
-    if entries > MAX_ENTRIES:
-        return None
     product, largest = 2**entries, 2
     for size in inputs:
         same = size.entries == entries
         product *= size.product if same else size.largest**entries
         largest *= size.largest
-    return Size(product, largest, entries)
+    return Size.within(product, largest, entries)

@@ -83,6 +83,31 @@ def _loop() -> bytes:
     return _model(loop, turns=np.array(1 << 40), go=np.array(True))
 
 
+def _fixed_shape() -> bytes:
+    """The shape of an input without open sides, which a runtime knows when it loads."""
+    graph = helper.make_graph(
+        [
+            _op("Mul", "x w", "a"),
+            _op("Shape", "a", "s"),
+            _op("ConstantOfShape", "s", "c"),
+            _op("Add", "x c", "y"),
+        ],
+        "hostile",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1 << 14, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones((1, 1 << 14), np.float32), "w")],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    made = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def _squares() -> bytes:
+    """A size that doubles its digits with every operator."""
+    nodes = [_op("Mul", f"c{i} c{i}", f"c{i + 1}") for i in range(60)]
+    return _model(*nodes, _op("Tile", "x c60", "y"), c0=_sides(2, 2))
+
+
 def _chain(kind: str, count: int) -> bytes:
     """A constant that each of many operators makes a thousand times larger."""
     nodes = [_op(kind, f"c{i} s", f"c{i + 1}") for i in range(count)]
@@ -155,6 +180,8 @@ def onnx_files() -> Mapping[str, Maker]:
             b=np.array(1 << 40),
             d=np.array(1),
         ),
+        "a fixed shape, folded": _fixed_shape,
+        "a size squared 60 times": _squares,
         "Loop of 2^40 turns": _loop,
         "nested 30 000 deep": _nested,
         "two million empty operators": lambda: _field(7, b"\x0a\x00" * 2_000_000),

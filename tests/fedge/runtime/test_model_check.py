@@ -43,6 +43,16 @@ def with_input(*sides: int | str) -> onnx.ModelProto:
     return proto
 
 
+def fixed(*nodes: onnx.NodeProto) -> bytes:
+    """A model of an input without open sides; a runtime knows all its shapes."""
+    row = numpy_helper.from_array(np.ones((1, 8192), np.float32), "row")
+    proto = model_proto(nodes, [row])
+    proto.graph.input[0].CopyFrom(
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [8192, 1])
+    )
+    return bytes(proto.SerializeToString())
+
+
 SIZES = [whole("s", [MEGA, MEGA]), whole("small", [2, 3])]
 GROWING = {
     "a constant of a shape": model(
@@ -91,12 +101,36 @@ GROWING = {
         node("Add", "x c", "y"),
         constants=SIZES,
     ),
+    "a size that follows from a fixed shape": fixed(
+        node("Mul", "x row", "a"),
+        node("Shape", "a", "n"),
+        node("ConstantOfShape", "n", "c"),
+        node("Add", "x c", "y"),
+    ),
+    "many of a fixed shape": fixed(
+        node("Shape", "x", "n"),
+        *(node("ConstantOfShape", "n", f"c{i}") for i in range(600)),
+        node("Add", "x c0", "y"),
+    ),
     "a size that is data": model(
         node("Cast", "x", "n", to=TensorProto.INT64),
         node("ConstantOfShape", "n", "y"),
     ),
     "an unknown operator of constants": model(
         node("Kronecker", "s s", "c"), node("Add", "x c", "y"), constants=SIZES
+    ),
+    "a size squared sixty times": model(
+        *(node("Mul", f"c{i} c{i}", f"c{i + 1}") for i in range(60)),
+        node("Tile", "x c60", "y"),
+        constants=[whole("c0", [2, 2])],
+    ),
+    "a size repeated sixty times": model(
+        *(
+            helper.make_node("Concat", [f"c{i}"] * 2, [f"c{i + 1}"], axis=0)
+            for i in range(20)
+        ),
+        node("Pad", "x c20", "y"),
+        constants=[whole("c0", [1, 1])],
     ),
     "large pads of a convolution": model(
         node("Conv", "x w", "y", pads=[0, 0, 1 << 20, 1 << 20]),
@@ -207,3 +241,10 @@ def test_rubbish_in_a_model_is_never_another_error(
     whole_model = linear_model()
     with suppress(FedgeError):
         check_model(whole_model[:at] + data + whole_model[at + cut :])
+
+
+def test_operators_of_an_old_version_are_refused() -> None:
+    proto = linear_proto()
+    proto.opset_import[0].version = 10
+    with pytest.raises(DataError, match="opset 11 or later"):
+        check_model(proto.SerializeToString())
