@@ -25,11 +25,10 @@ from fedge.flower.calibration_records import (
 )
 from fedge.flower.local_grid import UserConfig
 from fedge.flower.secure_client import secure_mod
-from fedge.release.keys import KeyRing
 from fedge.runtime.predictor import OnnxPredictor
 from fedge.runtime.ranges import Ranges, decode
 from fedge.runtime.score import score_outputs
-from server.app import connect, coordinate
+from server.app import connect
 from server.calibrate import FILE, calibrate
 from server.settings import compose_experiment
 from server.setup import Setup, prepare
@@ -295,35 +294,3 @@ def test_claiming_many_examples_makes_no_device_heavier(
 
 def test_the_message_is_a_training_message() -> None:
     assert CALIBRATE.startswith("train.")
-
-
-class Silent:
-    """Watches a run and remembers its stages."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-
-    def run_started(self, *, first_round: int, num_rounds: int) -> None:
-        """Do nothing."""
-
-    def round_finished(self, record: object) -> None:
-        """Do nothing."""
-
-    def stage_started(self, stage: str) -> None:
-        self.stages.append(stage)
-
-
-def test_a_run_that_publishes_twice_publishes_the_same_release(tmp_path: Path) -> None:
-    experiment = setup_of(
-        "secagg=off", "model=mlp", "run.rounds=1", "compression.max_accuracy_drop=0.1"
-    ).experiment
-    KeyRing.create(tmp_path / "keys", root_keys=3, root_threshold=2)
-    summaries, watcher = [], Silent()
-    for _ in range(2):
-        coordinate(grid_of(), experiment, tmp_path, watcher)
-        text = (tmp_path / "summary.json").read_text(encoding="utf-8")
-        summaries.append(json.loads(text))
-    first, second = summaries
-    assert "calibrating on the devices" in watcher.stages
-    assert first["release_version"] == second["release_version"] == 1
-    assert first["release_sha256"] == second["release_sha256"]
