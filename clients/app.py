@@ -37,6 +37,14 @@ def train(message: Message, context: Context) -> Message:
     return training.train(message, context)
 
 
+@app.train("calibrate")
+def calibrate(message: Message, context: Context) -> Message:
+    """Say what ranges a network's activations have on this device's own data."""
+    from clients import calibration
+
+    return calibration.calibrate(message, context)
+
+
 @together(app)
 def train_together(pairs: Sequence[tuple[Message, Context]]) -> Computed:
     """Train several simulated clients at once, if all of them would train."""

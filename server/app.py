@@ -79,7 +79,9 @@ def _coordinate(
         if experiment.release.enabled:
             sparsity = journal.rounds()[-1].sparsity
             params = distilled(setup, state, journal)
-            published = publish(setup, params, folder, observer, sparsity=sparsity)
+            published = publish(
+                setup, params, folder, observer, sparsity=sparsity, wiring=wiring
+            )
             observer.stage_started("pushing to the devices")
             release = (published, push(setup, wiring, published))
         summary = summarize(

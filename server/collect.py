@@ -76,7 +76,7 @@ def collect(
             logger.warning("node %d left out: %s", node_id, exc)
             continue
         # Only a summing layer may speak for others than itself.
-        count = _num_clients(reply) if needs is Needs.SUM else 1
+        count = num_clients(reply) if needs is Needs.SUM else 1
         good.append((node_id, count, update))
         if needs is Needs.UPDATES and len(good) == enough:
             break
@@ -104,7 +104,7 @@ def _answers(
     )
 
 
-def _num_clients(reply: Message) -> int:
+def num_clients(reply: Message) -> int:
     """Return how many devices a reply stands for: a synthetic one says so."""
     metrics = reply.content[METRICS]
     count = metrics.get(NUM_CLIENTS, 1) if isinstance(metrics, MetricRecord) else 1

@@ -6,9 +6,11 @@ All problems are found and told at once, each with the two settings and the ways
 import math
 
 from fedge.config import (
+    Calibration,
     CrashMoment,
     Experiment,
     PartitionKind,
+    RangeStatistic,
     SecAggMode,
     Task,
 )
@@ -32,6 +34,7 @@ def check_compatible(experiment: Experiment) -> None:
         *_partition_problems(experiment),
         *_model_problems(experiment),
         *_secagg_problems(experiment),
+        *_calibration_problems(experiment),
         *_fault_problems(experiment),
         *_compression_problems(experiment),
     ]
@@ -137,6 +140,21 @@ def _compression_problems(experiment: Experiment) -> list[str]:
             core_flops_per_second(device)
     except ConfigError as exc:
         return [str(exc)]
+    return []
+
+
+def _calibration_problems(experiment: Experiment) -> list[str]:
+    compression, secagg = experiment.compression, experiment.secagg
+    if (
+        compression.calibration is Calibration.federated
+        and compression.range_statistic is RangeStatistic.extremes
+        and secagg.mode is not SecAggMode.off
+    ):
+        return [
+            f"compression.range_statistic: extremes needs every device's own ranges, "
+            f"which secagg.mode: {secagg.mode} hides; use "
+            f"compression.range_statistic=mean, or set secagg=off"
+        ]
     return []
 
 

@@ -16,28 +16,34 @@ from pathlib import Path
 import numpy as np
 
 from fedge.arrays import AnyArray, Float32
+from fedge.compress.exact import computes_exactly
 from fedge.compress.pipeline import Compressed, compress
-from fedge.compress.plan import FLOAT32
+from fedge.compress.plan import FLOAT32, needs_ranges
 from fedge.compress.target import slowdown_of, with_budgets
-from fedge.config import DataKind, Quantization, SecAggMode
+from fedge.config import Calibration, DataKind, Quantization, SecAggMode, Task
 from fedge.config.experiment import to_json
-from fedge.errors import ConfigError, HealthCheckError
+from fedge.errors import ConfigError, HealthCheckError, MisuseError
 from fedge.export.onnx import export_onnx
 from fedge.export.parity import check_parity
 from fedge.models.vector import set_params
 from fedge.release.bundle import ReleaseBundle
 from fedge.release.health import measure_memory
 from fedge.release.keys import KeyRing
-from fedge.release.passport import Passport, Provenance
+from fedge.release.passport import Passport, Provenance, golden_sha256
 from fedge.release.repository import ReleaseRepository
 from fedge.runtime.packed import PackedArray
 from fedge.runtime.predictor import OnnxPredictor
+from fedge.runtime.ranges import Ranges
 from fedge.runtime.score import score_outputs
 from fedge.seeding import Purpose, generator
+from server.calibrate import calibrate
+from server.coordinator import Wiring
 from server.events import Observer
 from server.setup import Setup
 
 _PARITY_EXAMPLES = 64
+# Whose outputs' last axis is what one of is chosen from.
+_WITH_CLASSES = (Task.classification, Task.next_token)
 _LATENCY_REPEATS = 200
 
 
@@ -57,7 +63,13 @@ class Published:
 
 
 def publish(
-    setup: Setup, params: Float32, folder: Path, observer: Observer, *, sparsity: float
+    setup: Setup,
+    params: Float32,
+    folder: Path,
+    observer: Observer,
+    *,
+    sparsity: float,
+    wiring: Wiring | None = None,
 ) -> Published:
     """Make and sign the release of a model.
 
@@ -67,16 +79,19 @@ def publish(
         folder: of the run; keys are in `keys/`, the repository in `releases/`.
         observer: is told what goes on.
         sparsity: share of the prunable weights that are zero.
+        wiring: how to reach the devices, for `compression.calibration=federated`.
 
     Raises:
-        CompressionError: export, parity, accuracy or size missed its gate; nothing was
-            published.
+        CompressionError: export, parity, calibration, accuracy or size missed its gate;
+            nothing was published.
         ConfigError: a signing key is missing.
+        MisuseError: the devices are needed, and there is no wiring.
     """
     observer.stage_started("exporting to ONNX")
     fp32_model = _export(setup, params)
+    calibration = _calibration(setup, wiring, fp32_model, folder, observer)
     observer.stage_started("compressing and checking the gates")
-    compressed = _compress(setup, fp32_model)
+    compressed = _compress(setup, fp32_model, calibration)
     observer.stage_started("signing the release")
     repository = open_repository(folder, setup)
     passport = _passport(setup, compressed, repository.latest(), sparsity)
@@ -115,7 +130,28 @@ def _export(setup: Setup, params: Float32) -> bytes:
     return model
 
 
-def _compress(setup: Setup, fp32_model: bytes) -> Compressed:
+def _calibration(
+    setup: Setup,
+    wiring: Wiring | None,
+    fp32_model: bytes,
+    folder: Path,
+    observer: Observer,
+) -> AnyArray | Ranges:
+    """Return examples of the coordinator's, or ranges that the devices found."""
+    config = setup.experiment.compression
+    is_central = config.calibration is Calibration.central
+    if is_central or not needs_ranges(config.quantization):
+        normalization = setup.data.info.normalization
+        return normalization.apply(_calibration_examples(setup))
+    if wiring is None:
+        raise MisuseError("publish: calibration=federated needs a wiring")
+    observer.stage_started("calibrating on the devices")
+    return calibrate(setup, wiring, fp32_model, folder)
+
+
+def _compress(
+    setup: Setup, fp32_model: bytes, calibration: AnyArray | Ranges
+) -> Compressed:
     info, test = setup.data.info, setup.data.test
 
     def evaluate(model: bytes) -> float:
@@ -125,7 +161,7 @@ def _compress(setup: Setup, fp32_model: bytes) -> Compressed:
     config = with_budgets(setup.experiment.compression)
     return compress(
         fp32_model,
-        info.normalization.apply(_calibration_examples(setup)),
+        calibration,
         config=config,
         evaluate=evaluate,
         latency=_latency_of(setup),
@@ -186,6 +222,7 @@ def _passport(
     info, config = setup.data.info, setup.experiment.release
     raw = setup.data.test.features[: config.reference_examples]
     outputs = OnnxPredictor(compressed.model, info.normalization).predict(raw)
+    agreement = config.min_top1_agreement
     passport = Passport(
         version=1,
         model_name=f"{info.name}-{_model_name(setup)}",
@@ -201,6 +238,8 @@ def _passport(
         reference_inputs=PackedArray.pack(raw),
         reference_outputs=PackedArray.pack(outputs),
         tolerance=config.tolerance,
+        min_top1_agreement=agreement if info.task in _WITH_CLASSES else 0.0,
+        golden_sha256=golden_sha256(outputs) if _is_exact(compressed) else "",
         max_latency_ms=config.max_latency_ms,
         max_memory_mb=config.max_memory_mb,
         provenance=_provenance(setup, compressed, sparsity),
@@ -221,6 +260,11 @@ def _passport(
         version=latest.version + 1,
         provenance=replace(passport.provenance, parent_version=latest.version),
     )
+
+
+def _is_exact(compressed: Compressed) -> bool:
+    """Return whether the shipped model promises its outputs bit for bit."""
+    return compressed.report.chosen == "int8" and computes_exactly(compressed.model)
 
 
 def _provenance(setup: Setup, compressed: Compressed, sparsity: float) -> Provenance:

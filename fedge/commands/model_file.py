@@ -1,6 +1,7 @@
 """`fedge inspect FILE`: what is in a model, a packed release, a delta or a passport."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ def add_command(commands: "Subparsers") -> None:
     parser.add_argument(
         "--max-mb",
         type=int,
-        default=256,
+        default=32,  # models for edge devices are a few megabytes
         metavar="N",
         help="refuse files that are larger, packed or not (default: %(default)s)",
     )
@@ -59,10 +60,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
 def _read(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            # A file that is too large costs nothing; a pipe has no size.
+            is_large = os.fstat(file.fileno()).st_size > max_bytes
+            data = b"" if is_large else file.read(max_bytes + 1)
     except OSError as exc:
         raise DataError(f"{path}: {exc.strerror}") from exc
-    if len(data) > max_bytes:
+    if is_large or len(data) > max_bytes:
         raise DataError(f"{path}: more than {max_bytes >> 20} MB (--max-mb)")
     return data
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedge.compress.pack import pack, unpack
+from fedge.compress.pack import pack, unpack, unpack_exactly
 from fedge.errors import DigestMismatchError, VerificationError
 
 _MAGIC = b"FEDGE-D1"
@@ -98,15 +98,22 @@ def apply_delta(base: bytes | None, delta: bytes, *, max_bytes: int) -> bytes:
             "delta: it was made for another model than the one here; "
             "ask for the full file"
         )
-    result = unpack(delta[_HEADER_BYTES:], max_bytes=max_bytes)
-    if not header.is_full and base is not None:
-        if len(result) != len(base):
-            raise VerificationError(
-                f"delta: {len(result)} bytes, its base has {len(base)}"
-            )
-        result = (
-            np.frombuffer(base, np.uint8) + np.frombuffer(result, np.uint8)
-        ).tobytes()
+    packed = delta[_HEADER_BYTES:]
+    if header.is_full or base is None:
+        result = unpack(packed, max_bytes=max_bytes)
+    else:
+        result = _added(base, packed, max_bytes)
     if hashlib.sha256(result).digest() != header.sha256:
         raise DigestMismatchError("delta: the rebuilt model has another digest")
     return result
+
+
+def _added(base: bytes, packed: bytes, max_bytes: int) -> bytes:
+    """Return base plus difference; as large as the base, which is known beforehand."""
+    if len(base) > max_bytes:
+        raise VerificationError(
+            f"delta: its base has {len(base)} bytes, at most {max_bytes} are accepted"
+        )
+    difference = unpack_exactly(packed, num_bytes=len(base))
+    total = np.frombuffer(base, np.uint8) + np.frombuffer(difference, np.uint8)
+    return total.tobytes()

@@ -16,6 +16,8 @@ from fedge.compress.report import Candidate, CompressionReport
 from fedge.config.compression import CompressionConfig
 from fedge.errors import CompressionError
 from fedge.export.describe import describe
+from fedge.runtime.model_check import check_model
+from fedge.runtime.ranges import Ranges
 
 Evaluate = Callable[[bytes], float]
 Latency = Callable[[Sequence[bytes]], Sequence[float]]
@@ -39,7 +41,7 @@ class Compressed:
 
 def compress(
     fp32_model: bytes,
-    calibration: AnyArray,
+    calibration: AnyArray | Ranges,
     *,
     config: CompressionConfig,
     evaluate: Evaluate,
@@ -61,7 +63,8 @@ def compress(
 
     Args:
         fp32_model: ONNX file of the trained, possibly pruned, network.
-        calibration: model inputs that fix the activation ranges of int8.
+        calibration: model inputs that fix the activation ranges of int8, or the
+            ranges.
         config: number format, gates, budgets and effort.
         evaluate: the accuracy of an ONNX file, in the runtime that the devices use;
             larger is better.
@@ -74,8 +77,11 @@ def compress(
     Raises:
         CompressionError: a gate was missed, or the int8 model does not run. Publish
             nothing.
+        DataError, VerificationError: `fp32_model` is not ONNX, or refused by
+            `check_model` before anything else reads it.
         ValueError: `latency` returned another number of values than it got files.
     """
+    check_model(fp32_model)
     models = build(fp32_model, calibration, config.quantization)
     packed = {n: pack(model, level=config.zstd_level) for n, model in models.items()}
     candidates = _measure(models, packed, evaluate, latency)

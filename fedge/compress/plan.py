@@ -16,13 +16,14 @@ from fedge.compress.quantize import quantize_int8
 from fedge.compress.report import Candidate
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.errors import CompressionError
+from fedge.runtime.ranges import Ranges
 
 FLOAT32 = "float32"
 
 # Accuracies are counts divided by counts: 0.99 - 0.98 must not be more than 0.01.
 _ROUNDING = 1e-9
 
-_BUILDERS: Mapping[str, Callable[[bytes, AnyArray], bytes]] = {
+_BUILDERS: Mapping[str, Callable[[bytes, AnyArray | Ranges], bytes]] = {
     Quantization.int8: quantize_int8,
     Quantization.dynamic: lambda model, _: quantize_dynamic_int8(model),
     Quantization.int4: lambda model, _: store_int4(model),
@@ -35,14 +36,20 @@ _RANKINGS: Mapping[Quantization, Callable[[Candidate], tuple[float, ...]]] = {
 }
 
 
+def needs_ranges(wanted: Quantization) -> bool:
+    """Say whether activation ranges are needed to build what is wanted."""
+    return wanted is Quantization.int8 or wanted in _RANKINGS
+
+
 def build(
-    fp32_model: bytes, calibration: AnyArray, wanted: Quantization
+    fp32_model: bytes, calibration: AnyArray | Ranges, wanted: Quantization
 ) -> dict[str, bytes]:
     """Return the candidates by name, the float32 model first.
 
     Args:
         fp32_model: ONNX file.
-        calibration: model inputs that fix activation ranges, shape (n, ...), n >= 1.
+        calibration: model inputs that fix activation ranges, shape (n, ...), n >= 1;
+            or the ranges.
         wanted: one form, or a ranking, for which all forms are built that can be.
 
     Raises:

@@ -21,19 +21,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import helper
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from onnxruntime.quantization import (
     CalibrationDataReader,
+    CalibrationMethod,
     QuantFormat,
     QuantType,
     quantize_static,
 )
+from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from fedge.arrays import AnyArray, check_finite
 from fedge.compress.recurrent import has_recurrent, store_recurrent_int8
 from fedge.errors import CompressionError
 from fedge.export.strip import strip
+from fedge.runtime.ranges import Ranges
 
 # Operators with weights, and those that then hand int8 on without going back to float.
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -54,16 +58,18 @@ _RUNTIME_ERRORS = (
 _BATCH_SIZE = 64
 
 
-def quantize_int8(model: bytes, calibration: AnyArray) -> bytes:
+def quantize_int8(model: bytes, calibration: AnyArray | Ranges) -> bytes:
     """Return the model with int8 weights and activations.
 
-    Guarantee: the same model and examples give the same bytes; the result runs, with
-    finite outputs, on the calibration examples; it names no path of this machine.
+    Guarantee: the same model and examples (or ranges) give the same bytes; the result
+    runs, with finite outputs, on the calibration examples (or on zeros); it names no
+    path of this machine.
 
     Args:
         model: float32 ONNX file with one input.
         calibration: model inputs that fix the activation ranges, float32 or int64,
-            shape (n, ...), n >= 1.
+            shape (n, ...), n >= 1; or the ranges themselves, of the tensors that
+            `fedge.compress.observe` names.
 
     Returns:
         The new file. Without an operator that int8 serves it computes the same as
@@ -74,16 +80,19 @@ def quantize_int8(model: bytes, calibration: AnyArray) -> bytes:
         CompressionError: a model does not run on the examples, or returns values that
             are not finite.
     """
-    if len(calibration) == 0:
+    examples = calibration
+    if isinstance(examples, Ranges):
+        examples = _zeros(model)
+    if len(examples) == 0:
         raise ValueError("calibration: no examples; raise calibration_examples")
-    check_finite(calibration, "calibration")
+    check_finite(examples, "calibration")
     try:
         quantized = strip(store_recurrent_int8(_quantize(model, calibration)))
-        _check_runs(quantized, calibration[:_BATCH_SIZE])
+        _check_runs(quantized, examples[:_BATCH_SIZE])
     except _RUNTIME_ERRORS as exc:
         raise CompressionError(
             "int8: the runtime refuses the model with calibration examples of dtype "
-            f"{calibration.dtype} and shape {calibration.shape}; if the float32 model "
+            f"{examples.dtype} and shape {examples.shape}; if the float32 model "
             "runs on them, set compression.quantization=none"
         ) from exc
     return quantized
@@ -98,18 +107,33 @@ def prepared(model: bytes) -> bytes:
         return result.read_bytes()
 
 
-def _quantize(model: bytes, calibration: AnyArray) -> bytes:
+def _zeros(model: bytes) -> AnyArray:
+    """Return one input of zeros, of the model's declared shape and type."""
+    declared = onnx.load_model_from_string(model).graph.input[0].type.tensor_type
+    sides = [dim.dim_value or 1 for dim in declared.shape.dim]
+    dtype = helper.tensor_dtype_to_np_dtype(declared.elem_type)
+    return np.zeros(sides, dtype)
+
+
+def _quantize(model: bytes, calibration: AnyArray | Ranges) -> bytes:
     """Return the quantizer's own result, through files that nobody else can read."""
     graph = onnx.load_model_from_string(model).graph
     with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
         source, result = Path(folder, "source"), Path(folder, "result")
         source.write_bytes(prepared(model))
+        reader, known = None, None
+        if isinstance(calibration, Ranges):
+            known = Path(folder, "ranges")
+            save_tensors_data(_tensors_data(calibration), known)
+        else:
+            reader = _Batches(graph.input[0].name, calibration)
         quantize_static(
             source,
             result,
-            _Batches(graph.input[0].name, calibration),
+            reader,
+            calibration_cache_path=known,
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_op_types(graph),
+            op_types_to_quantize=quantized_op_types(graph),
             per_channel=True,
             # 7-bit weights: processors without VNNI add pairs of products in 16 bits,
             # which full 8-bit weights overflow. Costs no accuracy that we could
@@ -119,6 +143,16 @@ def _quantize(model: bytes, calibration: AnyArray) -> bytes:
             weight_type=QuantType.QInt8,
         )
         return result.read_bytes()
+
+
+def _tensors_data(ranges: Ranges) -> TensorsData:
+    low, high = ranges.low.astype(np.float32), ranges.high.astype(np.float32)
+    # Arrays, not numbers: the quantizer's own file format keeps only their type.
+    data = {
+        name: (low[place : place + 1], high[place : place + 1])
+        for place, name in enumerate(ranges.names)
+    }
+    return TensorsData(CalibrationMethod.MinMax, data)
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]  # the base has no types
@@ -135,7 +169,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]  # the base has no 
         return next(self._feeds, None)
 
 
-def _op_types(graph: onnx.GraphProto) -> list[str]:
+def quantized_op_types(graph: onnx.GraphProto) -> list[str]:
     """Return what to quantize: next to a recurrent layer nothing can stay in int8."""
     if has_recurrent(graph):
         return list(_WEIGHTED)

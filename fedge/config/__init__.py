@@ -3,7 +3,12 @@
 `conf/*.yaml` only fills these; nothing in here reads a file or imports Hydra.
 """
 
-from fedge.config.compression import CompressionConfig, Quantization
+from fedge.config.compression import (
+    Calibration,
+    CompressionConfig,
+    Quantization,
+    RangeStatistic,
+)
 from fedge.config.data import DataConfig, DataKind, Task
 from fedge.config.engine import Batching, EngineConfig, EngineKind
 from fedge.config.experiment import Experiment
@@ -25,6 +30,7 @@ from fedge.config.train import (
 __all__ = [
     "Augmentation",
     "Batching",
+    "Calibration",
     "CompressionConfig",
     "CrashKind",
     "CrashMoment",
@@ -43,6 +49,7 @@ __all__ = [
     "Precision",
     "ProfileName",
     "Quantization",
+    "RangeStatistic",
     "ReleaseConfig",
     "RunConfig",
     "ScheduleKind",

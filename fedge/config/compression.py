@@ -39,6 +39,20 @@ class PruneScope(StrEnum):
     group = auto()  # every so many neighbours along the inputs: the N:M pattern
 
 
+class Calibration(StrEnum):
+    """Whose examples fix the activation ranges of int8."""
+
+    central = auto()  # the coordinator's own copy of the training data
+    federated = auto()  # the devices' own data: they send ranges and nothing else
+
+
+class RangeStatistic(StrEnum):
+    """How the devices' ranges become one."""
+
+    mean = auto()  # weighted by examples: a plain sum, so it works under masks
+    extremes = auto()  # least and largest of all; the server must see each device's
+
+
 @dataclass(slots=True, kw_only=True)
 class CompressionConfig:
     """Pruning during training, then quantization of what is shipped.
@@ -57,7 +71,10 @@ class CompressionConfig:
         prune_begin: share of the rounds after which pruning begins, in [0, 1].
         prune_end: share of the rounds at which `sparsity` is reached, in [0, 1].
         quantization: number format of the shipped model.
-        calibration_examples: examples that fix the activation ranges, >= 1.
+        calibration: whose examples fix the activation ranges.
+        range_statistic: how ranges of devices become one (`calibration=federated`).
+        calibration_examples: examples that fix the activation ranges, of the
+            coordinator or of each device, >= 1.
         max_accuracy_drop: the release fails if the shipped model scores lower than the
             float32 model by more than this, as a fraction (0.01 = one point).
         min_ratio: the release fails unless the shipped file is at least so many times
@@ -91,6 +108,8 @@ class CompressionConfig:
     prune_begin: float = 0.3
     prune_end: float = 0.8
     quantization: Quantization = Quantization.int8
+    calibration: Calibration = Calibration.central
+    range_statistic: RangeStatistic = RangeStatistic.mean
     calibration_examples: int = 256
     max_accuracy_drop: float = 0.01
     min_ratio: float = 1.0

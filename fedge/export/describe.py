@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError, DataError
 from fedge.export.macs import count_macs
-from fedge.runtime.external_data import check_single_file
+from fedge.runtime.model_check import check_model
 
 # How names of arrays end that weights are stored in.
 _ENDINGS = {"_codebook": "codebook", "_int4": "int4"}
@@ -49,17 +49,15 @@ def describe(model: bytes) -> Description:
     """Return what is in an ONNX file.
 
     Raises:
-        DataError: it is none, or damaged.
+        DataError: it is none, damaged, or refused by `check_model`.
         VerificationError: it refers to other files.
     """
-    check_single_file(model)
+    check_model(model)
     try:
         graph = onnx.load_model_from_string(model).graph
         arrays = {a.name: numpy_helper.to_array(a) for a in graph.initializer}
     except (DecodeError, ValueError, TypeError) as exc:
         raise DataError("model file: not ONNX, or damaged") from exc
-    if not graph.node or not graph.output:
-        raise DataError("model file: not ONNX, or without operators")
     operators = Counter(node.op_type for node in graph.node)
     weights = [_values(name, arrays) for name, a in arrays.items() if a.ndim > 1]
     total = sum(w.size for w in weights)
@@ -98,12 +96,16 @@ def _macs(model: bytes) -> float:
 
 def _values(name: str, arrays: Mapping[str, AnyArray]) -> AnyArray:
     """Return a weight's values; of a codebook's indices, what they stand for."""
-    book = arrays.get(f"{name.removesuffix('_index')}_codebook")
-    return arrays[name] if book is None else book[arrays[name]]
+    book, index = arrays.get(f"{name.removesuffix('_index')}_codebook"), arrays[name]
+    is_table = book is not None and book.ndim == 1 and index.dtype == np.uint8
+    if book is None or not is_table or index.max(initial=0) >= len(book):
+        return index
+    return book[index]
 
 
 def _value_text(value: onnx.ValueInfoProto) -> str:
     kind = value.type.tensor_type
-    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else "?"
+    known = kind.elem_type in onnx.TensorProto.DataType.values() and kind.elem_type
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type) if known else "?"
     sides = [dim.dim_param or str(dim.dim_value) for dim in kind.shape.dim]
     return f"{value.name} {dtype} ({', '.join(sides)})"

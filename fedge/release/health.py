@@ -1,29 +1,25 @@
 """Does a genuine model work on this very device? Tried out in a limited child process.
 
-The child (`fedge.runtime.selftest`) runs the signed reference inputs; this side
+The child (`fedge.runtime.trial`) runs the signed reference inputs; this side
 compares what comes back with the signed outputs and budgets. A child that crashes,
 hangs, eats memory or answers nonsense fails the check and harms nobody.
 """
 
 import math
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-import fedge
 from fedge.arrays import AnyArray, Float32
+from fedge.config import Task
 from fedge.errors import HealthCheckError
-from fedge.release.passport import Passport
-from fedge.runtime.limits import MAX_OUTPUT_BYTES
+from fedge.release.passport import Passport, golden_sha256
 from fedge.runtime.packed import PackedArray
 from fedge.runtime.preprocess import Normalization
 from fedge.runtime.selftest import Job
+from fedge.runtime.trial import run_trial
 
 LATENCY_REPEATS = 20
 DEFAULT_TIMEOUT_SECONDS = 60.0  # importing the runtime alone takes a small board 3 s
@@ -35,6 +31,7 @@ class HealthReport:
 
     Attributes:
         latency_ms: median time of one example.
+        is_exact: whether the outputs are the signed ones, bit for bit.
         max_error: largest difference from a signed reference output.
         top1_agreement: share of the largest outputs (along the last axis) that are the
             signed ones; 1.0 where there is only one output.
@@ -42,20 +39,10 @@ class HealthReport:
     """
 
     latency_ms: float
+    is_exact: bool
     max_error: float
     top1_agreement: float
     peak_memory_mb: float
-
-
-@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    outputs: PackedArray
-    latency_ms: float
-    peak_memory_mb: float
-
-
-_ANSWER = TypeAdapter(_Answer)
 
 
 def check_health(
@@ -67,8 +54,10 @@ def check_health(
 ) -> HealthReport:
     """Run the reference inputs through the model in a child process and judge.
 
-    Guarantee: returns only if every output is finite, of the signed shape and within
-    the signed tolerance, and latency and memory are within the signed budgets.
+    Guarantee: returns only if every output is finite and of the signed shape; equal to
+    the signed one bit for bit if that was promised, and otherwise within the signed
+    tolerance and with the signed share of largest outputs in their places; and latency
+    and memory are within the signed budgets.
 
     Args:
         model_path: the staged ONNX file.
@@ -88,16 +77,24 @@ def check_health(
         memory_mb=passport.max_memory_mb,
         cpu_seconds=math.ceil(timeout_seconds),
     )
-    answer = _ask_child(job, timeout_seconds)
+    answer = run_trial(job, timeout_seconds=timeout_seconds)
     outputs = answer.outputs.unpack()
     expected = passport.reference_outputs.unpack()
-    max_error = _check_outputs(outputs, expected, passport.tolerance)
+    _check_form(outputs, expected)
+    max_error = float(np.abs(outputs.astype(np.float64) - expected).max())
+    agreement = _top1_agreement(outputs, expected)
+    is_exact = golden_sha256(outputs) == golden_sha256(expected)
+    if passport.golden_sha256:
+        _check_golden(outputs, expected, passport.golden_sha256)
+    else:
+        _check_close(max_error, agreement, passport)
     _check_budget("latency_ms", answer.latency_ms, passport.max_latency_ms)
     _check_budget("memory_mb", answer.peak_memory_mb, passport.max_memory_mb)
     return HealthReport(
         latency_ms=answer.latency_ms,
+        is_exact=is_exact,
         max_error=max_error,
-        top1_agreement=_top1_agreement(outputs, expected),
+        top1_agreement=agreement,
         peak_memory_mb=answer.peak_memory_mb,
     )
 
@@ -136,79 +133,45 @@ def measure_memory(
             memory_mb=limit_mb,
             cpu_seconds=math.ceil(timeout_seconds),
         )
-        return _ask_child(job, timeout_seconds).peak_memory_mb
+        return run_trial(job, timeout_seconds=timeout_seconds).peak_memory_mb
 
 
-def _ask_child(job: Job, timeout_seconds: float) -> _Answer:
-    """Run the child and return its answer, believed only in form."""
-    with tempfile.TemporaryDirectory(prefix="fedge-health-") as name:
-        folder = Path(name)
-        (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
-        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            status = _run(folder, out.fileno(), err.fileno(), timeout_seconds)
-        text = (folder / "out").read_bytes()[:MAX_OUTPUT_BYTES]
-        complaint = (folder / "err").read_bytes()[-300:].decode("utf-8", "replace")
-    if status < 0:
-        raise HealthCheckError(
-            f"health check: the child was killed by signal {-status}"
-        )
-    if status != 0:
-        reason = text[:500].decode("utf-8", "replace").strip() or complaint.strip()
-        raise HealthCheckError(f"health check: the child failed: {reason}")
-    try:
-        return _ANSWER.validate_json(text)
-    except ValidationError as exc:
-        raise HealthCheckError(
-            "health check: the child's answer makes no sense"
-        ) from exc
-
-
-def _run(folder: Path, out: int, err: int, timeout_seconds: float) -> int:
-    # -P: no module is taken from the current folder.
-    command = [sys.executable, "-P", "-m", "fedge.runtime.selftest", "job.json"]
-    try:
-        return subprocess.run(
-            command,
-            cwd=folder,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            timeout=timeout_seconds,
-            check=False,
-        ).returncode
-    except subprocess.TimeoutExpired as exc:
-        raise HealthCheckError(
-            f"health check: no answer within {timeout_seconds} s"
-        ) from exc
-
-
-def _environment() -> dict[str, str]:
-    """Return all that the child is told: where fedge is, and to be small and quiet."""
-    return {
-        "PATH": os.defpath,
-        "LANG": "C.UTF-8",
-        "PYTHONPATH": str(Path(fedge.__file__).resolve().parents[1]),
-        "ORT_DISABLE_TELEMETRY": "1",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-
-
-def _check_outputs(outputs: AnyArray, expected: Float32, tolerance: float) -> float:
+def _check_form(outputs: AnyArray, expected: Float32) -> None:
     if outputs.shape != expected.shape:
         raise HealthCheckError(
             f"health check: outputs have shape {outputs.shape}, signed {expected.shape}"
         )
     if not np.isfinite(outputs).all():
         raise HealthCheckError("health check: an output is not finite")
-    max_error = float(np.abs(outputs.astype(np.float64) - expected).max())
-    if max_error > tolerance:
+
+
+def _check_golden(outputs: AnyArray, expected: Float32, promised: str) -> None:
+    """Raise HealthCheckError unless the outputs have the promised digest."""
+    found = golden_sha256(outputs)
+    if found == promised:
+        return
+    error = np.abs(outputs.astype(np.float64) - expected)
+    bits = outputs.astype(np.float32).view(np.uint32) ^ expected.view(np.uint32)
+    raise HealthCheckError(
+        f"health check: the outputs are not the promised ones bit for bit: "
+        f"{np.count_nonzero(bits)} of {bits.size} differ, by {error.max():.3g} at "
+        f"most (SHA-256 {found[:16]}..., signed {promised[:16]}...)"
+    )
+
+
+def _check_close(max_error: float, agreement: float, passport: Passport) -> None:
+    """Raise HealthCheckError unless outputs are close, and name the same classes."""
+    if not max_error <= passport.tolerance:
         raise HealthCheckError(
             f"health check: an output differs by {max_error:.3g} from the signed one, "
-            f"at most {tolerance:.3g}"
+            f"at most {passport.tolerance:.3g}"
         )
-    return max_error
+    has_classes = passport.task in (Task.classification, Task.next_token)
+    if has_classes and agreement < passport.min_top1_agreement:
+        raise HealthCheckError(
+            f"health check: {agreement:.1%} of the largest outputs are the signed "
+            f"ones, at least {passport.min_top1_agreement:.1%}"
+        )
 
 
 def _check_budget(name: str, value: float, most: float) -> None:

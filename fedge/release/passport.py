@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
+from fedge.arrays import AnyArray
 from fedge.config import DataKind, Quantization, Task
 from fedge.config.ranges import (
     check_at_least,
@@ -36,6 +37,7 @@ MAX_REFERENCE_EXAMPLES = 64
 MAX_NAMES = 4096
 MAX_DIMENSIONS = 6
 _MAX_TEXT = 64
+_MAX_COMMAS = 4 * MAX_NAMES  # names, means, deviations, and the rest
 _MAX_BYTES = MAX_UNPACKED_BYTES
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -97,6 +99,11 @@ class Passport:
         reference_outputs: float32, shape (n, ...), what the publisher's machine made of
             them.
         tolerance: largest difference of an output on a device, >= 0.
+        min_top1_agreement: for classes and tokens, share of the largest outputs (along
+            the last axis) that must be the signed ones, in [0, 1].
+        golden_sha256: digest of the reference outputs (`golden_sha256`) if they are
+            promised bit for bit, so that neither tolerance nor agreement is needed;
+            empty if they are not.
         max_latency_ms: budget for one example, > 0.
         max_memory_mb: budget of the process that runs it, >= 64.
         provenance: where it comes from.
@@ -122,6 +129,8 @@ class Passport:
     max_memory_mb: int
     provenance: Provenance
     runtime: Literal["onnx"] = "onnx"
+    min_top1_agreement: float = 0.0
+    golden_sha256: str = ""
 
     def __post_init__(self) -> None:
         check_within("passport.version", self.version, 1, MAX_VERSION)
@@ -130,6 +139,8 @@ class Passport:
         check_within("passport.unpacked_bytes", self.unpacked_bytes, 1, _MAX_BYTES)
         _check_sha256("passport.unpacked_sha256", self.unpacked_sha256)
         check_at_least("passport.tolerance", self.tolerance, 0.0)
+        agreement = self.min_top1_agreement
+        check_within("passport.min_top1_agreement", agreement, 0.0, 1.0)
         check_more_than("passport.max_latency_ms", self.max_latency_ms, 0.0)
         check_at_least("passport.max_memory_mb", self.max_memory_mb, 64)
         self._check_references()
@@ -159,6 +170,12 @@ class Passport:
             raise ConfigError("passport.reference_outputs: must be float32")
         if not np.isfinite(self.reference_outputs.unpack()).all():
             raise ConfigError("passport.reference_outputs: must be finite")
+        if self.golden_sha256:
+            _check_sha256("passport.golden_sha256", self.golden_sha256)
+            if self.golden_sha256 != golden_sha256(self.reference_outputs.unpack()):
+                raise ConfigError(
+                    "passport.golden_sha256: is not the digest of reference_outputs"
+                )
 
     @property
     def normalization(self) -> Normalization:
@@ -175,7 +192,13 @@ class Passport:
         return {"passport": self._to_json()}
 
     def _to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        plain = asdict(self)
+        # Younger than the form itself: without a promise the text stays what it was, or
+        # a device would take a release that it has for another one of that version.
+        for name, absent in _YOUNGER.items():
+            if plain[name] == absent:
+                del plain[name]
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_custom(cls, custom: Mapping[str, object]) -> "Passport":
@@ -191,12 +214,28 @@ class Passport:
             raise VerificationError(
                 f"passport: {len(text)} characters, at most {MAX_PASSPORT_BYTES}"
             )
+        # Lists of millions of short entries would become millions of objects.
+        if text.count(",") > _MAX_COMMAS:
+            raise VerificationError(f"passport: more than {_MAX_COMMAS} entries")
         try:
             return _adapter().validate_json(text, strict=True)
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"])[:_MAX_TEXT]
             raise VerificationError(f"passport: {where}: {first['msg']}") from exc
+
+
+_YOUNGER: Mapping[str, object] = {"min_top1_agreement": 0.0, "golden_sha256": ""}
+
+
+def golden_sha256(outputs: AnyArray) -> str:
+    """Return SHA-256 (hex) over the outputs' shape and bits.
+
+    Args:
+        outputs: float32, any shape.
+    """
+    head = f"float32 {outputs.shape} ".encode()
+    return digest(head + np.ascontiguousarray(outputs, "<f4").tobytes())
 
 
 @cache

@@ -2,10 +2,12 @@
 
 One interface, one runtime (ONNX Runtime on the CPU). The model is always read whole and
 handed over as bytes: replacing the file under a running program changes nothing, and a
-model that refers to other files is refused. Whether the file deserves trust is decided
-before, in `fedge.release`.
+model that refers to other files or grows while it is loaded is refused before the
+runtime sees it (`model_check`). Whether the file deserves trust is decided before, in
+`fedge.release`.
 """
 
+import os
 import statistics
 import time
 from pathlib import Path
@@ -15,7 +17,7 @@ import numpy as np
 
 from fedge.arrays import AnyArray, Float32
 from fedge.errors import ConfigError, DataError
-from fedge.runtime.external_data import check_single_file
+from fedge.runtime.model_check import MAX_MODEL_BYTES, check_model
 from fedge.runtime.preprocess import Normalization
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ class OnnxPredictor:
 
     Raises:
         ConfigError: `threads` is below 1.
-        DataError: the file cannot be read, is not ONNX, or does not have exactly one
-            input and one output of a known number type.
+        DataError: the file cannot be read, is not ONNX, is refused by `check_model`, or
+            does not have exactly one input and one output of a known number type.
         VerificationError: a tensor of the model is in another file.
     """
 
@@ -58,7 +60,7 @@ class OnnxPredictor:
         if threads < 1:
             raise ConfigError(f"threads: {threads} must be at least 1")
         data = _read(model) if isinstance(model, Path) else model
-        check_single_file(data)
+        check_model(data)
         self._session = _session(data, threads)
         self._normalization = normalization
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -112,9 +114,17 @@ def median_latency_ms(
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            # One byte more than is accepted, if it grows meanwhile.
+            data = file.read(MAX_MODEL_BYTES + 1) if size <= MAX_MODEL_BYTES else b""
     except OSError as exc:
         raise DataError(f"model file {path}: {exc.strerror}") from exc
+    if size > MAX_MODEL_BYTES:
+        raise DataError(
+            f"model file {path}: {size} bytes, at most {MAX_MODEL_BYTES} are accepted"
+        )
+    return data
 
 
 def _session(model: bytes, threads: int) -> "InferenceSession":

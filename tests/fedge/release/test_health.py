@@ -1,17 +1,21 @@
+import math
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
+from fedge.config import Task
 from fedge.errors import HealthCheckError
 from fedge.release.health import check_health
-from fedge.release.passport import Passport
+from fedge.release.passport import Passport, golden_sha256
 from fedge.runtime.packed import PackedArray
+from fedge.runtime.predictor import OnnxPredictor
 from tests.fedge.release import kit
 
 
@@ -21,38 +25,37 @@ def written(folder: Path, model: bytes) -> tuple[Path, Passport]:
     return path, kit.release_of(model, 1)[1]
 
 
+def grown(num_values: int) -> list[NodeProto]:
+    """Operators that make at least so many zeros of the input, by doubling: `huge`.
+
+    Where a size follows from the input only, nothing but a trial run finds it.
+    """
+    steps = [helper.make_node("Sub", ["x", "x"], ["v0"])]
+    count = math.ceil(math.log2(num_values / 4))
+    steps += [
+        helper.make_node("Concat", [f"v{i}", f"v{i}"], [f"v{i + 1}"], axis=0)
+        for i in range(count)
+    ]
+    return [*steps, helper.make_node("Identity", [f"v{count}"], ["huge"])]
+
+
 def endless_model() -> bytes:
-    """A loop of 2**62 turns."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["c"], ["c_out"]),
-            helper.make_node("Sin", ["v"], ["v_out"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("c_out", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v_out", TensorProto.FLOAT, None),
-        ],
+    """A thousand times the sine of four million numbers."""
+    names = ["huge", *(f"s{i}" for i in range(1000))]
+    steps = [
+        helper.make_node("Sin", [name], [following])
+        for name, following in pairwise(names)
+    ]
+    return kit.onnx_model(
+        [*grown(1 << 22), *steps, helper.make_node("Identity", [names[-1]], ["y"])], []
     )
-    turns = numpy_helper.from_array(np.array(2**62), "turns")
-    go = numpy_helper.from_array(np.array(True), "go")
-    node = helper.make_node("Loop", ["turns", "go", "x"], ["y"], body=body)
-    return kit.onnx_model([node], [turns, go])
 
 
 def hungry_model(num_values: int) -> bytes:
-    """Fills that many zeros, four bytes each, and adds their sum to its input."""
-    shape = numpy_helper.from_array(np.array([num_values]), "shape")
-    huge = helper.make_node("ConstantOfShape", ["shape"], ["huge"])
+    """Makes that many zeros, four bytes each, and adds their sum to its input."""
     total = helper.make_node("ReduceSum", ["huge"], ["sum"], keepdims=0)
-    return kit.onnx_model(
-        [huge, total, helper.make_node("Add", ["x", "sum"], ["y"])], [shape]
-    )
+    add = helper.make_node("Add", ["x", "sum"], ["y"])
+    return kit.onnx_model([*grown(num_values), total, add], [])
 
 
 def test_a_healthy_model_is_measured(tmp_path: Path) -> None:
@@ -112,7 +115,7 @@ def test_a_model_slower_than_its_budget_fails(tmp_path: Path) -> None:
 
 
 def test_a_process_larger_than_its_budget_fails(tmp_path: Path) -> None:
-    path, passport = written(tmp_path, hungry_model(num_values=50_000_000))
+    path, passport = written(tmp_path, hungry_model(num_values=8_000_000))
     outputs = PackedArray.pack((kit.INPUTS - 1) / 2)  # that model only normalizes
     small = replace(passport, reference_outputs=outputs, max_memory_mb=64)
     with pytest.raises(HealthCheckError, match=r"memory_mb .* at most 64"):
@@ -129,7 +132,7 @@ def test_a_model_that_never_ends_is_stopped(tmp_path: Path) -> None:
 
 def test_a_model_that_eats_all_memory_fails(tmp_path: Path) -> None:
     with pytest.raises(HealthCheckError, match="child failed"):
-        check_health(*written(tmp_path, hungry_model(num_values=10**10)))
+        check_health(*written(tmp_path, hungry_model(num_values=10**11)))
 
 
 def test_a_child_that_is_killed_fails(tmp_path: Path) -> None:
@@ -161,3 +164,49 @@ def test_a_missing_file_fails(tmp_path: Path) -> None:
     _, passport = kit.release(1)
     with pytest.raises(HealthCheckError, match="No such file"):
         check_health(tmp_path / "none.onnx", passport)
+
+
+def golden(model: bytes) -> Passport:
+    """Signed with the very bits that the model gives here, and a wide tolerance."""
+    passport = replace(kit.release_of(model, 1)[1], tolerance=100.0)
+    predictor = OnnxPredictor(model, passport.normalization)
+    outputs = predictor.predict(kit.INPUTS)
+    return replace(
+        passport,
+        reference_outputs=PackedArray.pack(outputs),
+        golden_sha256=golden_sha256(outputs),
+    )
+
+
+def test_promised_bits_are_demanded(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, kit.linear_model(kit.weights(1)))
+    report = check_health(path, golden(path.read_bytes()))
+    assert report.is_exact
+    assert report.max_error == 0.0
+
+
+def test_one_changed_bit_of_a_weight_breaks_the_promise(tmp_path: Path) -> None:
+    path, _ = written(tmp_path, kit.linear_model(kit.weights(1)))
+    passport = golden(path.read_bytes())
+    changed = kit.weights(1)
+    changed.view(np.uint32)[2, 1] ^= 1 << 6  # 1e-5 of its value
+    path.write_bytes(kit.linear_model(changed))
+    with pytest.raises(HealthCheckError, match=r"bit for bit: \d of 15 differ, by"):
+        check_health(path, passport)
+    # The tolerance alone would not have seen it.
+    assert check_health(path, replace(passport, golden_sha256="")).max_error < 1e-4
+
+
+def test_without_a_promise_the_classes_must_agree(tmp_path: Path) -> None:
+    path, passport = written(tmp_path, kit.linear_model(kit.weights(1)))
+    other = -passport.reference_outputs.unpack()
+    signed = replace(
+        passport,
+        reference_outputs=PackedArray.pack(other),
+        tolerance=100.0,
+        min_top1_agreement=0.9,
+    )
+    with pytest.raises(HealthCheckError, match=r"are the signed ones, at least 90\.0%"):
+        check_health(path, signed)
+    number = replace(signed, task=Task.regression)
+    assert not check_health(path, number).is_exact

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedge.arrays import AnyArray
 from fedge.errors import ConfigError, VerificationError
-from fedge.release.passport import MAX_PASSPORT_BYTES, Passport
+from fedge.release.passport import MAX_PASSPORT_BYTES, Passport, golden_sha256
 from fedge.runtime.packed import PackedArray
 from tests.fedge.release import kit
 
@@ -50,6 +50,26 @@ def test_signed_data_holds_no_floating_point_number() -> None:
 def test_other_content_has_another_digest() -> None:
     assert PASSPORT.digest == kit.release(1)[1].digest
     assert PASSPORT.digest != replace(PASSPORT, tolerance=0.5).digest
+
+
+def test_a_passport_from_before_golden_outputs_stays_what_it_was() -> None:
+    # Its digest is in the devices' records: another one would be another release.
+    assert "golden_sha256" not in PLAIN
+    old = Passport.from_custom(custom_with())
+    assert (old.golden_sha256, old.min_top1_agreement) == ("", 0.0)
+    assert old.to_custom() == PASSPORT.to_custom()
+
+
+def test_golden_outputs_come_back() -> None:
+    outputs = PASSPORT.reference_outputs.unpack()
+    golden = replace(PASSPORT, golden_sha256=golden_sha256(outputs))
+    assert Passport.from_custom(golden.to_custom()) == golden
+    assert golden.digest != PASSPORT.digest
+
+
+def test_the_golden_digest_is_that_of_the_reference_outputs() -> None:
+    with pytest.raises(VerificationError, match="is not the digest of"):
+        Passport.from_custom(custom_with(golden_sha256="0" * 64))
 
 
 def test_reference_examples_come_back() -> None:

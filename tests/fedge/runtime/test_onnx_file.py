@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from fedge.errors import DataError, VerificationError
-from fedge.runtime.external_data import check_single_file
+from fedge.runtime.onnx_file import read_onnx
+from fedge.runtime.protobuf import MAX_FIELDS
 from tests.fedge.runtime.onnx_models import (
     WEIGHTS,
     external_tensor,
@@ -63,38 +64,67 @@ def with_a_location_but_no_flag() -> onnx.ModelProto:
     [
         model_proto([PRODUCT], [EXTERNAL]),
         model_proto([CONSTANT, PRODUCT]),
-        in_a_subgraph(),
-        in_a_function(),
-        in_a_sparse_tensor(),
-        in_a_list_of_tensors(),
-        in_training_information(),
         with_a_location_but_no_flag(),
     ],
 )
-def test_external_data_is_found_wherever_it_hides(model: onnx.ModelProto) -> None:
+def test_onnx_file_is_found_wherever_it_hides(model: onnx.ModelProto) -> None:
     with pytest.raises(VerificationError, match="external data"):
-        check_single_file(model.SerializeToString())
+        read_onnx(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [
+        (in_a_subgraph(), "subgraphs"),
+        (in_a_function(), "functions"),
+        (in_a_sparse_tensor(), "sparse tensors"),
+        (in_a_list_of_tensors(), "lists of tensors"),
+        (in_training_information(), "training steps"),
+    ],
+)
+def test_what_could_hide_a_tensor_is_refused_whole(
+    model: onnx.ModelProto, what: str
+) -> None:
+    with pytest.raises(DataError, match=what):
+        read_onnx(model.SerializeToString())
+
+
+def test_what_is_read_is_what_was_written() -> None:
+    found = read_onnx(linear_model())
+    assert [node.op_type for node in found.nodes] == ["MatMul"]
+    assert found.nodes[0].inputs == ("x", "w")
+    assert found.outputs == ("y",)
+    (weights,) = found.tensors
+    assert (weights.name, weights.dims, weights.dtype) == ("w", (4, 3), 1)
+    assert weights.raw is not None
+    assert bytes(weights.raw) == WEIGHTS.tobytes()
+
+
+def test_a_field_that_is_there_twice_is_refused() -> None:
+    # Protobuf would merge the two graphs, and take the last of two types.
+    with pytest.raises(DataError, match="there twice"):
+        read_onnx(linear_model() + linear_model())
 
 
 def test_a_model_in_one_file_passes() -> None:
-    check_single_file(linear_model())
+    read_onnx(linear_model())
 
 
 def test_a_model_that_says_it_is_not_external_passes() -> None:
     tensor = numpy_helper.from_array(WEIGHTS, "w")
     tensor.data_location = TensorProto.DEFAULT
-    check_single_file(model_proto([PRODUCT], [tensor]).SerializeToString())
+    read_onnx(model_proto([PRODUCT], [tensor]).SerializeToString())
 
 
 def test_large_weights_are_stepped_over() -> None:
     weights = np.zeros((1000, 1000), np.float32)
-    check_single_file(linear_proto(weights).SerializeToString())
+    read_onnx(linear_proto(weights).SerializeToString())
 
 
 @pytest.mark.parametrize("data", [b"rubbish", b"\x0b", b"\x0a\x05ab", b"\xff" * 11])
 def test_what_is_no_protobuf_is_refused(data: bytes) -> None:
     with pytest.raises(DataError, match="not ONNX"):
-        check_single_file(data)
+        read_onnx(data)
 
 
 def test_every_cut_is_refused_or_ends_between_two_fields() -> None:
@@ -102,7 +132,7 @@ def test_every_cut_is_refused_or_ends_between_two_fields() -> None:
     refused = 0
     for size in range(len(model)):
         try:
-            check_single_file(model[:size])
+            read_onnx(model[:size])
         except DataError:
             refused += 1
     assert refused > len(model) / 2
@@ -119,8 +149,14 @@ def test_deep_nesting_is_refused() -> None:
     graph = b""
     for _ in range(1000):  # graph <- attribute <- node <- graph
         graph = field(1, field(5, field(6, graph)))
-    with pytest.raises(DataError, match="nested deeper than 64"):
-        check_single_file(field(7, graph))
+    with pytest.raises(DataError, match="subgraphs"):
+        read_onnx(field(7, graph))
+
+
+def test_a_file_of_many_empty_operators_is_refused() -> None:
+    nodes = b"\x0a\x00" * (MAX_FIELDS + 1)
+    with pytest.raises(DataError, match="more than 16384 fields"):
+        read_onnx(field(7, nodes))
 
 
 @settings(deadline=None, max_examples=100)
@@ -128,4 +164,4 @@ def test_deep_nesting_is_refused() -> None:
 def test_rubbish_never_raises_anything_else(data: bytes, at: int) -> None:
     model = linear_model()
     with suppress(DataError, VerificationError):
-        check_single_file(model[:at] + data + model[at:])
+        read_onnx(model[:at] + data + model[at:])

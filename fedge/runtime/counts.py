@@ -1,0 +1,159 @@
+"""How many elements can an operator's result have? Upper bounds, operator by operator.
+
+Every open side of the model's input counts as 1: what grows with it is for whoever runs
+the model to decide. A runtime knows the same, as far as shapes are fixed in the file,
+and computes what follows from fixed shapes alone while it loads the model.
+"""
+
+import math
+from dataclasses import dataclass
+
+from fedge.errors import DataError
+from fedge.runtime.onnx_file import Node, Tensor
+from fedge.runtime.sizes import HUGE, Size, size_from, size_of
+
+# Operators whose result has as many elements as their first input, at most.
+KEEPING = frozenset((
+    "Abs", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Compress", "Cos", "CumSum",
+    "DepthToSpace", "DequantizeLinear", "Dropout", "Elu", "Erf", "Exp", "Flatten",
+    "Floor", "Gelu", "GroupNormalization", "HardSigmoid", "HardSwish", "Identity",
+    "IsInf", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax",
+    "LpNormalization", "Mish", "Neg", "Not", "QuantizeLinear", "RMSNormalization",
+    "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSum", "Relu", "Reshape", "Round", "ScatterElements", "ScatterND", "Selu",
+    "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split",
+    "Sqrt", "Squeeze", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Transpose", "Trilu",
+    "Unsqueeze",
+))  # fmt: skip
+_BROADCASTING = frozenset((
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
+    "Max", "Mean", "Min", "Mod", "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where",
+    "Xor",
+))  # fmt: skip
+_PRODUCTS = frozenset((
+    "Einsum", "Gather", "GatherElements", "GatherND", "Gemm", "MatMul",
+))  # fmt: skip
+_POOLING = frozenset(("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"))
+_NORMALIZING = frozenset(("BatchNormalization", "InstanceNormalization"))
+# operator -> which inputs say how large its result is
+SIZED = {
+    **{"ConstantOfShape": (0,), "Expand": (1,), "Tile": (1,), "Range": (0, 1, 2)},
+    **{"OneHot": (1,), "Pad": (1,), "Resize": (2, 3), "Upsample": (1,)},
+}
+
+_RESHAPING = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
+_SHRINKING = ("Reduce", "Slice", "Split", "Compress")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a value.
+
+    Attributes:
+        is_constant: whether it may follow from the file alone.
+        elements: upper bound, at most `HUGE`; None if none is known.
+        shape: where it is known.
+        size: what it can be as a size; None if no bound is known.
+    """
+
+    is_constant: bool
+    elements: int | None = None
+    shape: tuple[int, ...] | None = None
+    size: Size | None = None
+
+
+LEFT_OUT = Known(is_constant=True, elements=0, shape=(0,), size=Size(1, 1, 0))
+
+
+def count_after(
+    node: Node, inputs: list[Known], grown: int
+) -> tuple[int | None, tuple[int, ...] | None]:
+    """Return the bound of an operator's elements, and its shape where it is known.
+
+    Args:
+        node: an operator with inputs.
+        inputs: what is known of them.
+        grown: for those in `SIZED`, how many times larger than the first input the
+            result is, at most.
+    """
+    op = node.op_type
+    counts = [max(v.elements, 1) for v in inputs if v.elements is not None]
+    if len(counts) < len(inputs) or not inputs:
+        return None, None
+    if op in KEEPING or op in _NORMALIZING:
+        same = op not in _RESHAPING and not op.startswith(_SHRINKING)
+        return inputs[0].elements, inputs[0].shape if same else None
+    if op in _BROADCASTING:
+        return _broadcast(inputs)
+    if op == "Gather" and inputs[0].shape is not None:
+        return _gathered(node, inputs), None
+    return _bounded(_loose_count(node, counts, grown)), None
+
+
+def _loose_count(node: Node, counts: list[int], grown: int) -> int | None:
+    op = node.op_type
+    if op == "Concat":
+        return sum(counts)
+    if op in _PRODUCTS:
+        return math.prod(counts)
+    if op == "Conv":
+        return math.prod(counts[:2]) * _padding(node)
+    if op in _POOLING:
+        return counts[0] * _padding(node)
+    if op in SIZED:
+        return grown * (1 if op in ("ConstantOfShape", "Range") else counts[0])
+    return None
+
+
+def _bounded(count: int | None) -> int | None:
+    return None if count is None else min(count, HUGE)
+
+
+def _padding(node: Node) -> int:
+    """Return how many times larger pads make a result: a side of 1 most of all."""
+    return math.prod(1 + abs(pad) for pad in integers(node, "pads"))
+
+
+def _broadcast(inputs: list[Known]) -> tuple[int, tuple[int, ...] | None]:
+    shapes = [value.shape for value in inputs]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) == len(shapes):
+        width = max(len(shape) for shape in known)
+        padded = [(1,) * (width - len(shape)) + shape for shape in known]
+        shape = tuple(max(sides) for sides in zip(*padded, strict=True))
+        return min(math.prod(shape), HUGE), shape
+    count = math.prod(max(value.elements or 1, 1) for value in inputs)
+    return min(count, HUGE), None
+
+
+def _gathered(node: Node, inputs: list[Known]) -> int:
+    shape = inputs[0].shape or ()
+    axis = next(iter(integers(node, "axis")), 0)
+    if not -len(shape) <= axis < len(shape):
+        raise DataError(f"model file: Gather along axis {axis} of {len(shape)}")
+    row = math.prod(shape) // max(shape[axis], 1)
+    indices = inputs[1].elements or 0 if len(inputs) > 1 else 0
+    return min(row * indices, HUGE)
+
+
+def integers(node: Node, name: str) -> tuple[int, ...]:
+    """Return an operator's setting as whole numbers; none if it has no such one."""
+    attribute = node.attributes.get(name)
+    return () if attribute is None else attribute.ints
+
+
+def constant(node: Node) -> Known:
+    """Return what a Constant holds: a tensor, or numbers."""
+    for attribute in node.attributes.values():
+        if attribute.tensor is not None:
+            return of_tensor(attribute.tensor)
+        if attribute.ints:
+            return Known(True, len(attribute.ints), None, size_from(attribute.ints))
+        if attribute.floats:
+            return Known(True, len(attribute.floats) // 4)
+    raise DataError("model file: a Constant without numbers")
+
+
+def of_tensor(tensor: Tensor) -> Known:
+    """Return what is known of a tensor that has the size it declares."""
+    return Known(True, math.prod(tensor.dims), tensor.dims, size_of(tensor))

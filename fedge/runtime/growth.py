@@ -1,0 +1,168 @@
+"""How large can constants become while a runtime loads a model? Bounded in advance.
+
+A runtime computes, while it loads a model, everything that follows from constants
+alone. So a file of a hundred bytes can ask for gigabytes: a shape and ConstantOfShape,
+Expand or Tile; or two vectors whose product is a matrix. Here each value gets an upper
+bound of its number of elements, in one pass over the operators, and each operator that
+makes something as large as a number says is held to the product of all literals that
+this number is computed from. Both bounds are conservative: too large, never too small.
+
+Sizes that follow from the shape of the model's input are not bounded here beyond the
+declared sides of that input: whoever runs the model decides how large inputs are.
+"""
+
+import math
+from collections.abc import Iterator
+
+from fedge.errors import DataError
+from fedge.runtime.counts import (
+    LEFT_OUT,
+    SIZED,
+    Known,
+    constant,
+    count_after,
+    integers,
+    of_tensor,
+)
+from fedge.runtime.onnx_file import Node, OnnxFile
+from fedge.runtime.sizes import Size, size_after
+
+# What may be made from nothing, of all operators together: 16 MiB of 8 bytes each.
+MAX_ELEMENTS = 2**21
+# Besides: so many times the elements that the file itself holds. A table's indices are
+# cast and looked up, and weights reshaped, each of which makes a copy.
+_COPIES = 4
+_MAX_SETTING = 2**16
+_AXES = 16  # numbers that a shape has, at most
+
+_SETTINGS = (
+    "dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides",
+)  # fmt: skip
+
+
+def check_growth(found: OnnxFile) -> None:
+    """Raise DataError if loading the model could make much more than is in the file.
+
+    Args:
+        found: tensors have the sizes that they declare.
+    """
+    held = sum(math.prod(t.dims) for t in found.tensors)
+    limit, made = MAX_ELEMENTS + _COPIES * held, 0
+    for node, count in elements_made(found):
+        made += count
+        if made > limit:
+            raise DataError(
+                f"model file: loading it could make {made} values from {held}, at most "
+                f"{limit} (operator {node.op_type[:40]})"
+            )
+
+
+def elements_made(found: OnnxFile) -> Iterator[tuple[Node, int]]:
+    """Yield, operator by operator, how many elements a runtime makes while loading.
+
+    Guarantee: at least as many as it does make.
+
+    Raises:
+        DataError: no bound is known, or a single operator is far beyond any limit.
+    """
+    pass_ = _Pass({t.name: of_tensor(t) for t in found.tensors})
+    if len(pass_.known) != len(found.tensors):
+        raise DataError("model file: two tensors have one name")
+    for name, sides in found.inputs.items():
+        shape = tuple(side or 1 for side in sides)
+        pass_.known.setdefault(name, Known(False, math.prod(shape), shape or None))
+    for node in found.nodes:
+        yield node, pass_.take(node)
+
+
+class _Pass:
+    """One walk over the operators, in an order in which inputs come first."""
+
+    def __init__(self, known: dict[str, Known]) -> None:
+        self.known = known
+
+    def take(self, node: Node) -> int:
+        """Learn an operator's outputs; return the elements it makes when loading."""
+        inputs = [self._value(name) for name in node.inputs]
+        _check_settings(node)
+        result = self._result(node, inputs, _grown(node, inputs))
+        made = 0
+        for name in filter(None, node.outputs):
+            if name in self.known:
+                raise DataError(f"model file: value {name[:40]!r} is made twice")
+            self.known[name] = result
+            made += result.elements or 0 if result.is_constant else 0
+        return made
+
+    def _value(self, name: str) -> Known:
+        if not name:
+            return LEFT_OUT
+        if name not in self.known:
+            raise DataError(
+                f"model file: value {name[:40]!r} is used before it is made"
+            )
+        return self.known[name]
+
+    def _result(self, node: Node, inputs: list[Known], grown: int) -> Known:
+        if node.op_type == "Constant":
+            return constant(node)
+        is_constant = all(value.is_constant for value in inputs)
+        if node.op_type in ("Shape", "Size") and inputs:
+            return _measured(inputs[0])
+        size = size_after(node, [value.size for value in inputs])
+        count, shape = count_after(node, inputs, grown)
+        if is_constant and count is None:
+            raise DataError(
+                f"model file: {node.op_type[:40]} of constants or shapes alone; "
+                "compute it before exporting"
+            )
+        return Known(is_constant, count, shape, size)
+
+
+def _measured(value: Known) -> Known:
+    """Return what is known of a value's shape, as a value.
+
+    It counts as a constant: where the sides that are asked for are fixed, it is one.
+    """
+    axes = _AXES if value.shape is None else len(value.shape)
+    size = None
+    if value.elements is not None:
+        bound = max(value.elements, 1)
+        size = Size(bound, bound, axes)
+    return Known(True, max(axes, 1), None, size)
+
+
+def _grown(node: Node, inputs: list[Known]) -> int:
+    """Return how many times larger than its inputs a result may be, from literals.
+
+    Raises:
+        DataError: larger than `MAX_ELEMENTS`, or not known.
+    """
+    grown = 1
+    for place in SIZED.get(node.op_type, ()):
+        size = (inputs[place] if place < len(inputs) else LEFT_OUT).size
+        if size is None or (node.op_type == "Range" and not size.is_whole):
+            raise DataError(
+                f"model file: {node.op_type} makes a result whose size follows from "
+                "data and not from shapes, so no bound is known"
+            )
+        grown *= size.product
+        # A side and its pads are at most (1 + pad) times as long.
+        grown *= 2**size.entries if node.op_type == "Pad" else 1
+    grown *= 2 if node.op_type == "Range" else 1  # from -start to limit
+    if grown > MAX_ELEMENTS:
+        raise DataError(
+            f"model file: {node.op_type} can ask for {min(grown, 2**63)} values, at "
+            f"most {MAX_ELEMENTS}"
+        )
+    return grown
+
+
+def _check_settings(node: Node) -> None:
+    for name in _SETTINGS:
+        worst = max((abs(value) for value in integers(node, name)), default=0)
+        if worst > _MAX_SETTING:
+            raise DataError(
+                f"model file: {node.op_type[:40]}.{name}: {worst} is more than "
+                f"{_MAX_SETTING}"
+            )
