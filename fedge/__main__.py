@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from fedge.commands import model_file, secagg, simulation
+from fedge.commands import export, model_file, secagg, simulation
 from fedge.errors import FedgeError
 
 _REFUSED = 2  # as argparse: the arguments, or the files they name, are wrong
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     secagg.add_command(commands)
     simulation.add_command(commands)
     model_file.add_command(commands)
+    export.add_command(commands)
     arguments = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:

@@ -9,14 +9,18 @@ scale), gates, normalizations and softmax (they lose accuracy or speed). GRU and
 layers compute in float32, for want of an integer kernel, but their weights are stored
 as int8 (`recurrent`).
 
-Source: Jacob et al. (2018), arXiv:1712.05877; ONNX Runtime, quantize_static.
+Two results: for CPUs, which is what is released, and for TensorRT.
+
+Source: Jacob et al. (2018), arXiv:1712.05877; ONNX Runtime, quantize_static; NVIDIA,
+TensorRT developer guide, "Working with Quantized Types".
 """
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,6 +36,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from fedge.arrays import AnyArray, check_finite
 from fedge.compress.recurrent import has_recurrent, store_recurrent_int8
+from fedge.compress.symmetric import check_symmetric
 from fedge.errors import CompressionError
 from fedge.export.strip import strip
 
@@ -42,6 +47,8 @@ _PASSING = (
     "Pad", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 
+Quantize = Callable[[bytes, AnyArray], bytes]
+
 _RUNTIME_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -50,7 +57,7 @@ _RUNTIME_ERRORS = (
     ort_errors.RuntimeException,
 )
 
-# 7-bit weights, see `_quantize`.
+# 7-bit weights, see `_quantize_for_cpus`.
 LARGEST_CODE = 64
 
 # Only ranges are collected, so the batch size changes nothing but the memory in use.
@@ -77,11 +84,39 @@ def quantize_int8(model: bytes, calibration: AnyArray) -> bytes:
         CompressionError: a model does not run on the examples, or returns values that
             are not finite.
     """
+    return _checked(model, calibration, _quantize_for_cpus)
+
+
+def quantize_for_tensorrt(model: bytes, calibration: AnyArray) -> bytes:
+    """Return the model as TensorRT wants to be given int8 weights and activations.
+
+    Symmetric, and only what goes into operators with weights is quantized: a pair of
+    quantizers between a convolution and its activation would keep them from becoming
+    one kernel. Recurrent layers stay as they are. Larger than what `quantize_int8`
+    returns, and not for CPUs: those without VNNI overflow on full 8-bit weights.
+
+    Guarantee: as for `quantize_int8`; and all zero points are 0.
+
+    Args:
+        model: float32 ONNX file with one input.
+        calibration: as for `quantize_int8`.
+
+    Raises:
+        ValueError: there are no calibration examples, or they are not finite.
+        CompressionError: as for `quantize_int8`, or a zero point is not 0.
+    """
+    result = _checked(model, calibration, _quantize_for_tensorrt)
+    check_symmetric(result)
+    return result
+
+
+def _checked(model: bytes, calibration: AnyArray, quantize: Quantize) -> bytes:
+    """Return the stripped result of `quantize`, once it has run on the examples."""
     if len(calibration) == 0:
         raise ValueError("calibration: no examples; raise calibration_examples")
     check_finite(calibration, "calibration")
     try:
-        quantized = strip(store_recurrent_int8(_quantize(model, calibration)))
+        quantized = strip(quantize(model, calibration))
         _check_runs(quantized, calibration[:_BATCH_SIZE])
     except _RUNTIME_ERRORS as exc:
         raise CompressionError(
@@ -101,7 +136,37 @@ def prepared(model: bytes) -> bytes:
         return result.read_bytes()
 
 
-def _quantize(model: bytes, calibration: AnyArray) -> bytes:
+def _quantize_for_cpus(model: bytes, calibration: AnyArray) -> bytes:
+    graph = onnx.load_model_from_string(model).graph
+    quantized = _quantize(
+        model,
+        calibration,
+        op_types_to_quantize=_op_types(graph),
+        # 7-bit weights: processors without VNNI add pairs of products in 16 bits,
+        # which full 8-bit weights overflow. Costs no accuracy that we could
+        # measure, packs better, and makes outputs equal on x86 and ARM.
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+    )
+    return store_recurrent_int8(quantized)
+
+
+def _quantize_for_tensorrt(model: bytes, calibration: AnyArray) -> bytes:
+    return _quantize(
+        model,
+        calibration,
+        op_types_to_quantize=list(_WEIGHTED),
+        activation_type=QuantType.QInt8,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,  # TensorRT takes no int32
+            "OpTypesToExcludeOutputQuantization": list(_WEIGHTED),
+        },
+    )
+
+
+def _quantize(model: bytes, calibration: AnyArray, **options: Any) -> bytes:  # noqa: ANN401  # onnxruntime's
     """Return the quantizer's own result, through files that nobody else can read."""
     graph = onnx.load_model_from_string(model).graph
     with tempfile.TemporaryDirectory(prefix="fedge.") as folder, _quiet():
@@ -112,14 +177,9 @@ def _quantize(model: bytes, calibration: AnyArray) -> bytes:
             result,
             _Batches(graph.input[0].name, calibration),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=_op_types(graph),
             per_channel=True,
-            # 7-bit weights: processors without VNNI add pairs of products in 16 bits,
-            # which full 8-bit weights overflow. Costs no accuracy that we could
-            # measure, packs better, and makes outputs equal on x86 and ARM.
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            **options,
         )
         return result.read_bytes()
 

@@ -1,9 +1,10 @@
 """Run a shipped model: raw sensor values in, outputs out.
 
-One interface, one runtime (ONNX Runtime on the CPU). The model is always read whole and
-handed over as bytes: replacing the file under a running program changes nothing, and a
-model that refers to other files is refused. Whether the file deserves trust is decided
-before, in `fedge.release`.
+The interface, and the default runtime behind it (ONNX Runtime on the CPU); the others
+are opened by `fedge.runtime.backends`. The model is always read whole and handed over
+as bytes: replacing the file under a running program changes nothing, and a model that
+refers to other files is refused. Whether the file deserves trust is decided before, in
+`fedge.release`.
 """
 
 import statistics
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fedge.arrays import AnyArray, Float32
-from fedge.errors import ConfigError, DataError
+from fedge.errors import DataError
 from fedge.runtime.external_data import check_single_file
+from fedge.runtime.opening import check_threads, first_line, read_model
 from fedge.runtime.preprocess import Normalization
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class OnnxPredictor:
         model: an ONNX file's bytes, or where it is.
         normalization: from raw values to model inputs.
         threads: threads of one prediction, >= 1; small models are fastest with 1.
+        integer_kernels: False computes quantized operators one by one in float32, as
+            the file says, instead of with this processor's own integer arithmetic.
 
     Raises:
         ConfigError: `threads` is below 1.
@@ -53,13 +57,17 @@ class OnnxPredictor:
     """
 
     def __init__(
-        self, model: bytes | Path, normalization: Normalization, *, threads: int = 1
+        self,
+        model: bytes | Path,
+        normalization: Normalization,
+        *,
+        threads: int = 1,
+        integer_kernels: bool = True,
     ) -> None:
-        if threads < 1:
-            raise ConfigError(f"threads: {threads} must be at least 1")
-        data = _read(model) if isinstance(model, Path) else model
+        check_threads(threads)
+        data = read_model(model)
         check_single_file(data)
-        self._session = _session(data, threads)
+        self._session = _session(data, threads, integer_kernels)
         self._normalization = normalization
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
@@ -83,7 +91,7 @@ class OnnxPredictor:
             outputs = self._session.run(None, {self._input: features})[0]
         except _runtime_errors() as exc:
             raise ValueError(
-                f"the model failed on inputs of shape {raw.shape}: {_first_line(exc)}"
+                f"the model failed on inputs of shape {raw.shape}: {first_line(exc)}"
             ) from exc
         result: Float32 = np.asarray(outputs, np.float32)
         return result
@@ -110,14 +118,7 @@ def median_latency_ms(
     return 1e3 * statistics.median(seconds)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise DataError(f"model file {path}: {exc.strerror}") from exc
-
-
-def _session(model: bytes, threads: int) -> "InferenceSession":
+def _session(model: bytes, threads: int, integer_kernels: bool) -> "InferenceSession":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -126,12 +127,14 @@ def _session(model: bytes, threads: int) -> "InferenceSession":
     options.log_severity_level = _ONLY_FATAL
     # A waiting thread sleeps: a device has other things to do between predictions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not integer_kernels:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
     except _runtime_errors() as exc:
-        raise DataError(f"model file: {_first_line(exc)}") from exc
+        raise DataError(f"model file: {first_line(exc)}") from exc
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
@@ -144,7 +147,3 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
 def _is_error(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Exception)
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).partition("\n")[0][:200]
