@@ -43,7 +43,7 @@ test-data: install  ## tests on real data; needs FEDGE_DATA_ROOT
 	@touch $@
 
 test-backends: .venv-backends/.installed  ## tests of LiteRT, ExecuTorch and OpenVINO (1 GB more, an environment of their own)
-	.venv-backends/bin/python -m pytest -m backends
+	.venv-backends/bin/python -m pytest -p no:anyio -m backends
 
 check: install  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -53,7 +53,7 @@ class FinishedRun:
         return self.data.info
 
     def calibration(self) -> AnyArray:
-        """Return the model inputs that a release is calibrated on, (n, ...)."""
+        """Return training examples drawn by the seed, as model inputs, (n, ...)."""
         wanted = self.experiment.compression.calibration_examples
         num_train = len(self.data.train)
         rng = generator(self.experiment.run.seed, Purpose.MODEL, 1)

@@ -3,6 +3,9 @@
 The one module of the runtimes that imports torch: the Python package of ExecuTorch
 links libtorch and takes only its tensors. So on a device this costs what torch costs
 there. What is light about ExecuTorch is its C++ runner, which reads the same file.
+
+A damaged program is refused in most cases, but some end the process (the runtime checks
+itself by aborting). So a program of unknown origin is opened in a child process only.
 """
 
 from pathlib import Path
@@ -64,7 +67,7 @@ class ExecutorchPredictor:
         Raises:
             ValueError: the shape does not fit the model, or the model failed on it.
         """
-        features = self._normalization.apply(raw).astype(self._dtype)
+        features: AnyArray = self._normalization.apply(raw).astype(self._dtype)
         return one_by_one(features, self._shape, self._run)
 
     def _run(self, features: AnyArray) -> AnyArray:

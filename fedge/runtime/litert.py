@@ -114,12 +114,13 @@ def _encoded(features: AnyArray, details: dict[str, Any]) -> AnyArray:
     if details["dtype"] is not np.int8:
         return features.astype(details["dtype"])
     scale, zero_point = details["quantization"]
-    codes = np.rint(features / np.float32(scale)) + zero_point
-    return np.clip(codes, -128, 127).astype(np.int8)
+    codes: AnyArray = np.rint(features / np.float32(scale)) + zero_point
+    return codes.clip(-128, 127).astype(np.int8)
 
 
 def _decoded(output: AnyArray, details: dict[str, Any]) -> AnyArray:
     if details["dtype"] is not np.int8:
         return output
     scale, zero_point = details["quantization"]
-    return (output.astype(np.float32) - zero_point) * np.float32(scale)
+    values: AnyArray = (output.astype(np.float32) - zero_point) * np.float32(scale)
+    return values

@@ -39,9 +39,10 @@ def trained(digits: tuple[Float32, Int64]) -> bytes:
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     order = torch.Generator().manual_seed(0)
     for _ in range(4):
-        for batch in torch.randperm(NUM_TRAIN, generator=order).split(64):
+        for batch in torch.randperm(NUM_TRAIN, generator=order).reshape(-1, 56):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(inputs[batch]), targets[batch]).backward()
+            loss = nn.functional.cross_entropy(net(inputs[batch]), targets[batch])
+            torch.autograd.backward(loss)
             optimizer.step()
     return export_onnx(net, digits[0])
 

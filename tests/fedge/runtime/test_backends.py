@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
+from fedge.arrays import AnyArray
 from fedge.errors import ConfigError, DataError, FedgeError, VerificationError
 from fedge.runtime.backends import Runtime, open_predictor
 from fedge.runtime.opening import first_line, one_by_one
@@ -87,10 +88,14 @@ def test_without_integer_kernels_a_model_computes_the_same() -> None:
 
 
 def test_one_by_one_gives_what_all_at_once_gives() -> None:
-    batches = []
-    outputs = one_by_one(RAW, (4,), lambda row: batches.append(row.shape) or 2 * row)
-    np.testing.assert_array_equal(outputs, 2 * RAW)
-    assert batches == [(1, 4)] * 6
+    shapes = []
+
+    def double(row: AnyArray) -> AnyArray:
+        shapes.append(row.shape)
+        return row * 2
+
+    np.testing.assert_array_equal(one_by_one(RAW, (4,), double), 2 * RAW)
+    assert shapes == [(1, 4)] * 6
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 4, 1), (0, 4)])
