@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-crash test-data check format bench bench-peers wheel fab clean
+.PHONY: help install demo test test-crash test-data test-backends check format bench bench-peers wheel fab clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -35,6 +35,15 @@ test-crash: install  ## kill runs at 100 random points, and by each fault; they 
 
 test-data: install  ## tests on real data; needs FEDGE_DATA_ROOT
 	$(BIN)/python -m pytest -m local_data
+
+.venv-backends/.installed: pyproject.toml constraints-backends.txt
+	$(PYTHON) -m venv .venv-backends
+	.venv-backends/bin/python -m pip install --quiet --constraint constraints-backends.txt \
+		--editable '.[dev,litert,executorch,openvino]'
+	@touch $@
+
+test-backends: .venv-backends/.installed  ## tests of LiteRT, ExecuTorch and OpenVINO (1 GB more, an environment of their own)
+	.venv-backends/bin/python -m pytest -p no:anyio -m backends
 
 check: install  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

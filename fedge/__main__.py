@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from fedge.commands import compression, model_file, secagg, simulation
+from fedge.commands import compression, export, model_file, secagg, simulation
 from fedge.errors import FedgeError
 
 _REFUSED = 2  # as argparse: the arguments, or the files they name, are wrong
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     simulation.add_command(commands)
     compression.add_command(commands)
     model_file.add_command(commands)
+    export.add_command(commands)
     arguments = parser.parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:

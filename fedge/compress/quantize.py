@@ -9,14 +9,18 @@ scale), gates, normalizations and softmax (they lose accuracy or speed). GRU and
 layers compute in float32, for want of an integer kernel, but their weights are stored
 as int8 (`recurrent`).
 
-Source: Jacob et al. (2018), arXiv:1712.05877; ONNX Runtime, quantize_static.
+Two results: for CPUs, which is what is released, and for TensorRT.
+
+Source: Jacob et al. (2018), arXiv:1712.05877; ONNX Runtime, quantize_static; NVIDIA,
+TensorRT developer guide, "Working with Quantized Types".
 """
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -35,6 +39,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from fedge.arrays import AnyArray, check_finite
 from fedge.compress.recurrent import has_recurrent, store_recurrent_int8
+from fedge.compress.symmetric import check_symmetric
 from fedge.errors import CompressionError
 from fedge.export.strip import strip
 from fedge.runtime.ranges import Ranges
@@ -45,6 +50,8 @@ _PASSING = (
     "Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "MaxPool",
     "Pad", "Relu", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
+
+Quantize = Callable[[bytes, AnyArray | Ranges], bytes]
 
 _RUNTIME_ERRORS = (
     ort_errors.Fail,
@@ -80,6 +87,34 @@ def quantize_int8(model: bytes, calibration: AnyArray | Ranges) -> bytes:
         CompressionError: a model does not run on the examples, or returns values that
             are not finite.
     """
+    return _checked(model, calibration, _quantize_for_cpus)
+
+
+def quantize_for_tensorrt(model: bytes, calibration: AnyArray) -> bytes:
+    """Return the model as TensorRT wants to be given int8 weights and activations.
+
+    Symmetric, and only what goes into operators with weights is quantized: a pair of
+    quantizers between a convolution and its activation would keep them from becoming
+    one kernel. Recurrent layers stay as they are. Larger than what `quantize_int8`
+    returns, and not for CPUs: those without VNNI overflow on full 8-bit weights.
+
+    Guarantee: as for `quantize_int8`; and all zero points are 0.
+
+    Args:
+        model: float32 ONNX file with one input.
+        calibration: as for `quantize_int8`.
+
+    Raises:
+        ValueError: there are no calibration examples, or they are not finite.
+        CompressionError: as for `quantize_int8`, or a zero point is not 0.
+    """
+    result = _checked(model, calibration, _quantize_for_tensorrt)
+    check_symmetric(result)
+    return result
+
+
+def _checked(model: bytes, calibration: AnyArray | Ranges, quantize: Quantize) -> bytes:
+    """Return the stripped result of `quantize`, once it has run on the examples."""
     examples = calibration
     if isinstance(examples, Ranges):
         examples = _zeros(model)
@@ -87,7 +122,7 @@ def quantize_int8(model: bytes, calibration: AnyArray | Ranges) -> bytes:
         raise ValueError("calibration: no examples; raise calibration_examples")
     check_finite(examples, "calibration")
     try:
-        quantized = strip(store_recurrent_int8(_quantize(model, calibration)))
+        quantized = strip(quantize(model, calibration))
         _check_runs(quantized, examples[:_BATCH_SIZE])
     except _RUNTIME_ERRORS as exc:
         raise CompressionError(
@@ -115,7 +150,37 @@ def _zeros(model: bytes) -> AnyArray:
     return np.zeros(sides, dtype)
 
 
-def _quantize(model: bytes, calibration: AnyArray | Ranges) -> bytes:
+def _quantize_for_cpus(model: bytes, calibration: AnyArray | Ranges) -> bytes:
+    graph = onnx.load_model_from_string(model).graph
+    quantized = _quantize(
+        model,
+        calibration,
+        op_types_to_quantize=quantized_op_types(graph),
+        # 7-bit weights: processors without VNNI add pairs of products in 16 bits,
+        # which full 8-bit weights overflow. Costs no accuracy that we could
+        # measure, packs better, and makes outputs equal on x86 and ARM.
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+    )
+    return store_recurrent_int8(quantized)
+
+
+def _quantize_for_tensorrt(model: bytes, calibration: AnyArray | Ranges) -> bytes:
+    return _quantize(
+        model,
+        calibration,
+        op_types_to_quantize=list(_WEIGHTED),
+        activation_type=QuantType.QInt8,
+        extra_options={
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,  # TensorRT takes no int32
+            "OpTypesToExcludeOutputQuantization": list(_WEIGHTED),
+        },
+    )
+
+
+def _quantize(model: bytes, calibration: AnyArray | Ranges, **options: Any) -> bytes:  # noqa: ANN401  # onnxruntime's
     """Return the quantizer's own result, through files that nobody else can read."""
     graph = onnx.load_model_from_string(model).graph
     with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
@@ -133,14 +198,9 @@ def _quantize(model: bytes, calibration: AnyArray | Ranges) -> bytes:
             reader,
             calibration_cache_path=known,
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=quantized_op_types(graph),
             per_channel=True,
-            # 7-bit weights: processors without VNNI add pairs of products in 16 bits,
-            # which full 8-bit weights overflow. Costs no accuracy that we could
-            # measure, packs better, and makes outputs equal on x86 and ARM.
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            **options,
         )
         return result.read_bytes()
 

@@ -1,13 +1,13 @@
 """Run a shipped model: raw sensor values in, outputs out.
 
-One interface, one runtime (ONNX Runtime on the CPU). The model is always read whole and
-handed over as bytes: replacing the file under a running program changes nothing, and a
-model that refers to other files or grows while it is loaded is refused before the
-runtime sees it (`model_check`). Whether the file deserves trust is decided before, in
+The interface, and the default runtime behind it (ONNX Runtime on the CPU); the others
+are opened by `fedge.runtime.backends`. The model is always read whole and handed over
+as bytes: replacing the file under a running program changes nothing, and a model that
+refers to other files or grows while it is loaded is refused before the runtime sees it
+(`model_check`). Whether the file deserves trust is decided before, in
 `fedge.release`.
 """
 
-import os
 import statistics
 import time
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fedge.arrays import AnyArray, Float32
-from fedge.errors import ConfigError, DataError
-from fedge.runtime.model_check import MAX_MODEL_BYTES, check_model
+from fedge.errors import DataError
+from fedge.runtime.model_check import check_model
+from fedge.runtime.opening import check_threads, first_line, read_model
 from fedge.runtime.preprocess import Normalization
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class OnnxPredictor:
         model: an ONNX file's bytes, or where it is.
         normalization: from raw values to model inputs.
         threads: threads of one prediction, >= 1; small models are fastest with 1.
+        integer_kernels: False computes quantized operators one by one in float32, as
+            the file says, instead of with this processor's own integer arithmetic.
 
     Raises:
         ConfigError: `threads` is below 1.
@@ -55,13 +58,17 @@ class OnnxPredictor:
     """
 
     def __init__(
-        self, model: bytes | Path, normalization: Normalization, *, threads: int = 1
+        self,
+        model: bytes | Path,
+        normalization: Normalization,
+        *,
+        threads: int = 1,
+        integer_kernels: bool = True,
     ) -> None:
-        if threads < 1:
-            raise ConfigError(f"threads: {threads} must be at least 1")
-        data = _read(model) if isinstance(model, Path) else model
+        check_threads(threads)
+        data = read_model(model)
         check_model(data)
-        self._session = _session(data, threads)
+        self._session = _session(data, threads, integer_kernels)
         self._normalization = normalization
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
@@ -85,7 +92,7 @@ class OnnxPredictor:
             outputs = self._session.run(None, {self._input: features})[0]
         except _runtime_errors() as exc:
             raise ValueError(
-                f"the model failed on inputs of shape {raw.shape}: {_first_line(exc)}"
+                f"the model failed on inputs of shape {raw.shape}: {first_line(exc)}"
             ) from exc
         result: Float32 = np.asarray(outputs, np.float32)
         return result
@@ -112,22 +119,7 @@ def median_latency_ms(
     return 1e3 * statistics.median(seconds)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            # One byte more than is accepted, if it grows meanwhile.
-            data = file.read(MAX_MODEL_BYTES + 1) if size <= MAX_MODEL_BYTES else b""
-    except OSError as exc:
-        raise DataError(f"model file {path}: {exc.strerror}") from exc
-    if size > MAX_MODEL_BYTES:
-        raise DataError(
-            f"model file {path}: {size} bytes, at most {MAX_MODEL_BYTES} are accepted"
-        )
-    return data
-
-
-def _session(model: bytes, threads: int) -> "InferenceSession":
+def _session(model: bytes, threads: int, integer_kernels: bool) -> "InferenceSession":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -136,12 +128,14 @@ def _session(model: bytes, threads: int) -> "InferenceSession":
     options.log_severity_level = _ONLY_FATAL
     # A waiting thread sleeps: a device has other things to do between predictions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not integer_kernels:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"]
         )
     except _runtime_errors() as exc:
-        raise DataError(f"model file: {_first_line(exc)}") from exc
+        raise DataError(f"model file: {first_line(exc)}") from exc
 
 
 def _runtime_errors() -> tuple[type[Exception], ...]:
@@ -154,7 +148,3 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
 def _is_error(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Exception)
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).partition("\n")[0][:200]
