@@ -41,7 +41,7 @@ def export_onnx(module: torch.nn.Module, example: AnyArray) -> bytes:
     """
     # A copy: tracing a recurrent layer replaces its weights for a while.
     twin = copy.deepcopy(module).eval()
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 twin,
@@ -74,7 +74,7 @@ def _example_batch(example: AnyArray) -> torch.Tensor:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what the exporter says about its own insides, and nothing else."""
     logger = logging.getLogger(_NOISY_LOGGER)
     level = logger.level

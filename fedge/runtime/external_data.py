@@ -12,9 +12,8 @@ to a tensor (onnx.proto3); nothing is decoded, large fields are stepped over, an
 hold a tensor that the runtime loads.
 """
 
-from collections.abc import Iterator
-
 from fedge.errors import DataError, VerificationError
+from fedge.runtime.protobuf import fields
 
 # message -> {field number: message of that field}; the paths from a model to a tensor.
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -32,8 +31,6 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _MAX_DEPTH = 64  # nested subgraphs; protobuf itself stops at 100 messages
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MAX_VARINT_BYTES = 10
 
 
 def check_single_file(model: bytes) -> None:
@@ -49,7 +46,7 @@ def check_single_file(model: bytes) -> None:
 def _check(message: memoryview, kind: str, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise DataError(f"model file: nested deeper than {_MAX_DEPTH} messages")
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if kind == "Tensor" and _is_external(number, value):
             raise VerificationError(
                 "model file: a tensor refers to external data; export a single file"
@@ -61,37 +58,3 @@ def _check(message: memoryview, kind: str, depth: int) -> None:
 
 def _is_external(number: int, value: int | memoryview) -> bool:
     return number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, varint or bytes) of one message; fixed numbers as bytes."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        elif kind in (_FIXED64, _FIXED32):
-            size = 8 if kind == _FIXED64 else 4
-        else:
-            raise DataError(f"model file: not ONNX (wire type {kind} at byte {at})")
-        if at + size > len(message):
-            raise DataError(f"model file: cut off or not ONNX (at byte {at})")
-        yield key >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for position in range(_MAX_VARINT_BYTES):
-        if at + position >= len(message):
-            break
-        byte = message[at + position]
-        value |= (byte & 0x7F) << (7 * position)
-        if byte < 0x80:
-            return value, at + position + 1
-    raise DataError(f"model file: cut off or not ONNX (at byte {at})")

@@ -9,7 +9,7 @@ before, in `fedge.release`.
 import statistics
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,16 +17,13 @@ from fedge.arrays import AnyArray, Float32
 from fedge.errors import ConfigError, DataError
 from fedge.runtime.external_data import check_single_file
 from fedge.runtime.preprocess import Normalization
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from fedge.runtime.session import first_line, open_session, runtime_errors
 
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
-_ONLY_FATAL = 4  # the runtime's own log goes to stderr; errors come as exceptions
 
 
 class Predictor(Protocol):
@@ -59,7 +56,7 @@ class OnnxPredictor:
             raise ConfigError(f"threads: {threads} must be at least 1")
         data = _read(model) if isinstance(model, Path) else model
         check_single_file(data)
-        self._session = _session(data, threads)
+        self._session = open_session(data, threads=threads)
         self._normalization = normalization
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
@@ -81,9 +78,9 @@ class OnnxPredictor:
         features = self._normalization.apply(raw).astype(self._dtype)
         try:
             outputs = self._session.run(None, {self._input: features})[0]
-        except _runtime_errors() as exc:
+        except runtime_errors() as exc:
             raise ValueError(
-                f"the model failed on inputs of shape {raw.shape}: {_first_line(exc)}"
+                f"the model failed on inputs of shape {raw.shape}: {first_line(exc)}"
             ) from exc
         result: Float32 = np.asarray(outputs, np.float32)
         return result
@@ -115,36 +112,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise DataError(f"model file {path}: {exc.strerror}") from exc
-
-
-def _session(model: bytes, threads: int) -> "InferenceSession":
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ONLY_FATAL
-    # A waiting thread sleeps: a device has other things to do between predictions.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
-    except _runtime_errors() as exc:
-        raise DataError(f"model file: {_first_line(exc)}") from exc
-
-
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """Return every exception class of ONNX Runtime; they have no common base."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    found: list[Any] = [value for value in vars(state).values() if _is_error(value)]
-    return (*found, RuntimeError, ValueError)
-
-
-def _is_error(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Exception)
-
-
-def _first_line(exc: Exception) -> str:
-    return str(exc).partition("\n")[0][:200]
