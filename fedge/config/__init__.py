@@ -16,6 +16,7 @@ from fedge.config.run import RunConfig
 from fedge.config.secagg import ProfileName, SecAggConfig, SecAggMode
 from fedge.config.train import (
     Augmentation,
+    Backend,
     OptimizerName,
     Precision,
     ScheduleKind,
@@ -24,6 +25,7 @@ from fedge.config.train import (
 
 __all__ = [
     "Augmentation",
+    "Backend",
     "Batching",
     "CompressionConfig",
     "CrashKind",

@@ -25,6 +25,7 @@ from fedge.flower.entries import (
     read_not_negative,
     read_num_examples,
 )
+from fedge.flower.graph_records import PackedGraph, graph_in
 from fedge.flower.plain_total import Layout
 from fedge.flower.records import (
     MAX_REASON_LENGTH,
@@ -69,6 +70,7 @@ class TrainRequest:
         round_index: the round, from 0.
         learning_rate: of this round.
         local: what the strategy asks for.
+        graph: one training step of the model, for devices without PyTorch.
     """
 
     params: Float32
@@ -78,6 +80,7 @@ class TrainRequest:
     round_index: int
     learning_rate: float
     local: LocalSettings
+    graph: PackedGraph | None = None
 
     def to_content(self) -> RecordDict:
         """Return the message's content."""
@@ -94,6 +97,8 @@ class TrainRequest:
                 "extra": json.dumps(dict(self.local.extra)),
             }
         )
+        if self.graph is not None:
+            self.graph.add_to(arrays, config)
         return RecordDict({ARRAYS: arrays, CONFIG: config})
 
     @classmethod
@@ -120,6 +125,7 @@ class TrainRequest:
             round_index=read_not_negative(config, "round", int),
             learning_rate=read_not_negative(config, "learning-rate", float),
             local=local,
+            graph=graph_in(content),
         )
 
 
@@ -211,16 +217,20 @@ class EvaluateRequest:
         params: global model, float32, shape (d,).
         task: the data and the model (JSON of a `ClientTask`).
         spec_digest: digest of the `ModelSpec` that `params` is laid out by.
+        graph: the model's outputs, for devices without PyTorch.
     """
 
     params: Float32
     task: str
     spec_digest: str
+    graph: PackedGraph | None = None
 
     def to_content(self) -> RecordDict:
         """Return the message's content."""
         config = ConfigRecord({"task": self.task, "spec": self.spec_digest})
         arrays = record_of({"params": array_of(self.params)})
+        if self.graph is not None:
+            self.graph.add_to(arrays, config)
         return RecordDict({ARRAYS: arrays, CONFIG: config})
 
     @classmethod
@@ -230,6 +240,7 @@ class EvaluateRequest:
             params=read_vector(arrays_of(content), "params", size),
             task=task_of(content),
             spec_digest=read_entry(config_of(content), "spec", str),
+            graph=graph_in(content),
         )
 
 
