@@ -8,6 +8,7 @@ batch size. Not in here: whether the graph does what PyTorch does
 Source: torch.func.grad_and_value; make_fx traces the gradient into the graph.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -152,7 +153,7 @@ def _refusal(model: nn.Module, exc: Exception) -> CompressionError:
 @contextmanager
 def _tracing() -> Iterator[None]:
     """Keep PyTorch from fusing what must be seen, and from talking about it."""
-    with warnings.catch_warnings(), torch.no_grad(), quiet():
+    with warnings.catch_warnings(), torch.no_grad(), quiet(), _untraced():
         warnings.filterwarnings("ignore", "TF32 acceleration", UserWarning)
         warnings.filterwarnings("ignore", "# The axis name", UserWarning)
         with (
@@ -160,3 +161,17 @@ def _tracing() -> Iterator[None]:
             sdpa_kernel(SDPBackend.MATH),
         ):
             yield
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Let PyTorch not describe every operation to whoever logs: it takes half the time.
+
+    Its own trace goes only to the handlers of this logger, which has no level.
+    """
+    logger = logging.getLogger("torch.__trace")
+    handlers, logger.handlers = logger.handlers, []
+    try:
+        yield
+    finally:
+        logger.handlers = handlers

@@ -189,7 +189,7 @@ def _first_feeds(
         "proximal_mu": local.proximal_mu,
     }
     return feeds | {
-        name: np.array(value, np.float32)
+        name: _number(value)
         for name, value in numbers.items()
         if name in info.scalars()
     }
@@ -201,14 +201,17 @@ def _rates(config: TrainConfig, learning_rate: float) -> Iterator[dict[str, AnyA
     while True:
         step += 1
         if config.optimizer is OptimizerName.sgd:
-            yield {"learning_rate": np.array(learning_rate, np.float32)}
+            yield {"learning_rate": _number(learning_rate)}
             continue
         size = learning_rate / (1.0 - BETA1**step)
         correction = math.sqrt(1.0 - BETA2**step)
-        yield {
-            "learning_rate": np.array(size, np.float32),
-            "correction": np.array(correction, np.float32),
-        }
+        yield {"learning_rate": _number(size), "correction": _number(correction)}
+
+
+def _number(value: float) -> Float32:
+    # One too large for float32 becomes an infinity, which the check at the end refuses.
+    with np.errstate(over="ignore"):
+        return np.array(value, np.float32)
 
 
 def _check_shapes(

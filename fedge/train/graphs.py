@@ -16,7 +16,7 @@ from fedge.arrays import AnyArray, Bool, Float32, ModelSpec
 from fedge.config import Augmentation, OptimizerName, Task, TrainConfig
 from fedge.data.dataset import DataInfo, Examples
 from fedge.data.inputs import inputs_of
-from fedge.errors import CompressionError
+from fedge.errors import CompressionError, DataError, VerificationError
 from fedge.export.training import evaluation_graph, training_graph
 from fedge.models.vector import params_of, spec_of
 from fedge.runtime.graph import Graph, GraphInfo, GraphKind, load_graph
@@ -72,6 +72,18 @@ def make_graphs(
             not do what PyTorch does; the message says why.
     """
     described = describe(model, info, config, proximal=proximal, masked=masked)
+    try:
+        return _checked_graphs(model, info, config, described)
+    except (DataError, VerificationError, ValueError) as exc:
+        raise CompressionError(f"{type(model).__name__}: {exc}") from exc
+
+
+def _checked_graphs(
+    model: nn.Module,
+    info: DataInfo,
+    config: TrainConfig,
+    described: Callable[[GraphKind], GraphInfo],
+) -> Graphs:
     task = info.task
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -79,7 +91,7 @@ def make_graphs(
 
     train = training_graph(model, described(GraphKind.train), loss)
     outputs = evaluation_graph(model, described(GraphKind.evaluate))
-    _check_training(load_graph(train, GraphKind.train), model, info, config)
+    check_training(load_graph(train, GraphKind.train), model, info, config)
     _check_evaluation(load_graph(outputs, GraphKind.evaluate), model, info)
     return Graphs(train, outputs)
 
@@ -142,9 +154,10 @@ class _Case:
     tolerance: float
 
 
-def _check_training(
+def check_training(
     graph: Graph, model: nn.Module, info: DataInfo, config: TrainConfig
 ) -> None:
+    """Raise CompressionError unless a graph trains this network as PyTorch does."""
     cases = [
         _Case(_CHECKED_EXAMPLES, 1, _AFTER_ONE_STEP),
         _Case(_CHECKED_EXAMPLES, 0, _AFTER_STEPS),

@@ -150,7 +150,7 @@ def _accuracy(model: str, backend: str, seed: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         simulate_federation(experiment, Path(folder))
         summary = json.loads((Path(folder) / "summary.json").read_text("utf-8"))
-    return float(summary["score"])
+    return float(summary["accuracy_fp32"])
 
 
 def install_sizes() -> Figures:
