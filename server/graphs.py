@@ -28,33 +28,44 @@ def offering(setup: Setup, local: LocalSettings) -> Setup:
     config = setup.experiment.train
     if config.backend is not Backend.onnx or _is_done(setup, local):
         return setup
-    from fedge.train.graphs import make_graphs  # brings the exporter
-
     proximal = local.proximal_mu > 0.0
     try:
-        graphs = make_graphs(
-            setup.model,
-            setup.data.info,
-            config,
-            proximal=proximal,
-            masked=setup.experiment.compression.sparsity > 0.0,
-        )
+        graphs = _made(setup, proximal=proximal)
     except CompressionError as exc:
         logger.warning(
             "train.backend=onnx: no training graph, so devices without PyTorch cannot "
             "take part and the others train with PyTorch: %s",
             exc,
         )
-        return replace(setup, graphs=OfferedGraphs(None, None, proximal))
-    train, outputs = PackedGraph.of(graphs.train), PackedGraph.of(graphs.evaluate)
-    logger.info(
-        "training graph: bytes=%d sha256=%s; evaluation graph: bytes=%d sha256=%s",
-        len(train.data),
-        train.sha256,
-        len(outputs.data),
-        outputs.sha256,
+        graphs = OfferedGraphs(None, None, proximal)
+    return replace(setup, graphs=graphs)
+
+
+def _made(setup: Setup, *, proximal: bool) -> OfferedGraphs:
+    from fedge.train.graphs import (  # brings the exporter
+        make_evaluation_graph,
+        make_training_graph,
     )
-    return replace(setup, graphs=OfferedGraphs(train, outputs, proximal))
+
+    experiment, info = setup.experiment, setup.data.info
+    step = make_training_graph(
+        setup.model,
+        info,
+        experiment.train,
+        proximal=proximal,
+        masked=experiment.compression.sparsity > 0.0,
+    )
+    train = _packed(step, "training")
+    if not experiment.run.evaluate_on_devices:
+        return OfferedGraphs(train, None, proximal)
+    outputs = make_evaluation_graph(setup.model, info)
+    return OfferedGraphs(train, _packed(outputs, "evaluation"), proximal)
+
+
+def _packed(model: bytes, name: str) -> PackedGraph:
+    graph = PackedGraph.of(model)
+    logger.info("%s graph: bytes=%d sha256=%s", name, len(graph.data), graph.sha256)
+    return graph
 
 
 def _is_done(setup: Setup, local: LocalSettings) -> bool:

@@ -26,7 +26,8 @@ class OfferedGraphs:
     """The training step and the outputs of the run's model.
 
     Attributes:
-        train, evaluate: as they travel; None if the model is outside the limits.
+        train: as it travels; None if the model is outside the limits.
+        evaluate: likewise; None also if nobody evaluates on devices.
         proximal: whether the step has the proximal term.
     """
 

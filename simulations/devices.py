@@ -105,13 +105,17 @@ def make_devices(setup: Setup, folder: Path) -> Devices:
         root = open_repository(folder, setup).trusted_root()
     if experiment.secagg.mode is not SecAggMode.off:
         make_aside(folder / ENROLMENT, create_key)
-    fleet = None
-    if experiment.train.backend is Backend.onnx:
-        fleet = make_fleet(
-            experiment.fleet, num_devices=setup.num_devices, seed=experiment.run.seed
-        )
     not_after = int(time.time()) + _ENROLMENT_SECONDS
+    fleet = fleet_of(experiment, setup.num_devices)
     return Devices(experiment, folder, root, not_after, fleet)
+
+
+def fleet_of(experiment: Experiment, num_devices: int) -> Fleet | None:
+    """Return what the devices are, if it matters to how they train."""
+    if experiment.train.backend is not Backend.onnx:
+        return None
+    seed = experiment.run.seed
+    return make_fleet(experiment.fleet, num_devices=num_devices, seed=seed)
 
 
 def make_aside(folder: Path, make: Callable[[Path], object]) -> None:

@@ -71,7 +71,8 @@ class _OpenBatchNorm(nn.Module):
             self.get_buffer("running_var"),
         )
         mean = inputs.mean(axes)
-        var = (inputs - mean.view(shape)).square().mean(axes)
+        centred = inputs - mean.view(shape)
+        var = (centred * centred).mean(axes)  # a square would become a slow power
         unbiased = var.detach() * count / (count - 1)  # nan for one value: not chosen
         self.new = (
             torch.where(self.frozen, old_mean, self._moved(old_mean, mean.detach())),
@@ -160,7 +161,7 @@ def _finished(info: GraphInfo, given: Mapping[str, Tensor], grad: Tensor) -> Ten
     if info.masked:
         grad = torch.where(given["mask"], grad, torch.zeros_like(grad))
     if info.clip_norm:
-        norm = grad.square().sum().sqrt()
+        norm = (grad * grad).sum().sqrt()
         grad = grad * (given["clip_norm"] / (norm + 1e-6)).clamp(max=1.0)
     if info.weight_decay:
         grad = grad + given["weight_decay"] * params

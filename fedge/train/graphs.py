@@ -4,9 +4,9 @@ Each graph is loaded and run as a device would, on made-up examples, and compare
 `train_locally` and `evaluate` before anybody is sent it.
 """
 
-import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,28 +37,17 @@ _CHECKED_RATE = 0.05
 _CHECKED_BATCH, _CHECKED_EXAMPLES = 8, 19  # two whole batches and a short one
 
 
-@dataclass(frozen=True, slots=True)
-class Graphs:
-    """What devices without torch are sent.
-
-    Attributes:
-        train: one optimizer step, an ONNX file.
-        evaluate: the model's outputs, an ONNX file.
-    """
-
-    train: bytes
-    evaluate: bytes
-
-
-def make_graphs(
+def make_training_graph(
     model: nn.Module,
     info: DataInfo,
     config: TrainConfig,
     *,
     proximal: bool,
     masked: bool,
-) -> Graphs:
-    """Return the graphs of a network, checked against PyTorch.
+) -> bytes:
+    """Return one optimizer step of a network, checked against PyTorch: an ONNX file.
+
+    Guarantee: equal arguments give equal bytes, whatever the network's values.
 
     Args:
         model: the network; its values are scratch space, undefined afterwards.
@@ -68,47 +57,56 @@ def make_graphs(
         masked: whether there may be a pruning mask.
 
     Raises:
-        CompressionError: the network is outside the limits of a graph, or a graph does
-            not do what PyTorch does; the message says why.
+        CompressionError: the network is outside the limits of a graph, or the graph
+            does not do what PyTorch does; the message says why.
     """
-    described = describe(model, info, config, proximal=proximal, masked=masked)
-    try:
-        return _checked_graphs(model, info, config, described)
-    except (DataError, VerificationError, ValueError) as exc:
-        raise CompressionError(f"{type(model).__name__}: {exc}") from exc
-
-
-def _checked_graphs(
-    model: nn.Module,
-    info: DataInfo,
-    config: TrainConfig,
-    described: Callable[[GraphKind], GraphInfo],
-) -> Graphs:
+    adam = config.optimizer is OptimizerName.adam
     task = info.task
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return mean_loss(outputs, targets, task)
 
-    train = training_graph(model, described(GraphKind.train), loss)
-    outputs = evaluation_graph(model, described(GraphKind.evaluate))
-    check_training(load_graph(train, GraphKind.train), model, info, config)
-    _check_evaluation(load_graph(outputs, GraphKind.evaluate), model, info)
-    return Graphs(train, outputs)
+    with _refusals(model):
+        described = replace(
+            _described(model, info, GraphKind.train),
+            optimizer=config.optimizer,
+            momentum=config.momentum > 0.0 and not adam,
+            weight_decay=config.weight_decay > 0.0,
+            clip_norm=config.clip_norm > 0.0,
+            proximal=proximal,
+            masked=masked,
+            batch_norm=bool(batch_norms(model)),
+        )
+        graph = training_graph(model, described, loss)
+        check_training(load_graph(graph, GraphKind.train), model, info, config)
+    return graph
 
 
-def describe(
-    model: nn.Module,
-    info: DataInfo,
-    config: TrainConfig,
-    *,
-    proximal: bool,
-    masked: bool,
-) -> Callable[[GraphKind], GraphInfo]:
-    """Return what a graph of each kind says of itself; arguments as `make_graphs`."""
+def make_evaluation_graph(model: nn.Module, info: DataInfo) -> bytes:
+    """Return a network's outputs, checked against PyTorch, as an ONNX file.
+
+    Arguments, guarantee and errors: as `make_training_graph`.
+    """
+    with _refusals(model):
+        graph = evaluation_graph(model, _described(model, info, GraphKind.evaluate))
+        _check_evaluation(load_graph(graph, GraphKind.evaluate), model, info)
+    return graph
+
+
+@contextmanager
+def _refusals(model: nn.Module) -> Iterator[None]:
+    """Let whatever is wrong with a graph be a reason not to offer it."""
+    try:
+        yield
+    except (DataError, VerificationError, ValueError) as exc:
+        raise CompressionError(f"{type(model).__name__}: {exc}") from exc
+
+
+def _described(model: nn.Module, info: DataInfo, kind: GraphKind) -> GraphInfo:
+    """Return what every graph of a network says of itself."""
     spec = spec_of(model)
-    adam = config.optimizer is OptimizerName.adam
-    train = GraphInfo(
-        kind=GraphKind.train,
+    return GraphInfo(
+        kind=kind,
         task=info.task,
         tokens=not info.normalization.mean,
         input_shape=list(info.input_shape),
@@ -117,21 +115,7 @@ def describe(
         shapes=[list(array.shape) for array in spec.arrays],
         prunable=[array.prunable for array in spec.arrays],
         num_trainable=sum(array.trainable for array in spec.arrays),
-        optimizer=config.optimizer,
-        momentum=config.momentum > 0.0 and not adam,
-        weight_decay=config.weight_decay > 0.0,
-        clip_norm=config.clip_norm > 0.0,
-        proximal=proximal,
-        masked=masked,
-        batch_norm=bool(batch_norms(model)),
     )
-
-    def of_kind(kind: GraphKind) -> GraphInfo:
-        changed = copy.copy(train)
-        changed.kind = kind
-        return changed
-
-    return of_kind
 
 
 @torch.no_grad()
@@ -165,12 +149,12 @@ def check_training(
     if graph.info.batch_norm:  # a last single example, and nothing but one
         cases.append(_Case(2 * _CHECKED_BATCH + 1, 0, _AFTER_STEPS))
         cases.append(_Case(1, 1, _AFTER_ONE_STEP))
-    shortened = copy.copy(config)
-    shortened.augment, shortened.epochs = Augmentation.none, 2
-    shortened.batch_size = _CHECKED_BATCH
+    shortened = replace(
+        config, augment=Augmentation.none, epochs=2, batch_size=_CHECKED_BATCH
+    )
     for case in cases:
-        shortened.steps = case.steps
-        expected, found = _both(graph, model, info, shortened, case.num_examples)
+        asked = replace(shortened, steps=case.steps)
+        expected, found = _both(graph, model, info, asked, case.num_examples)
         _compare(expected, found, case)
 
 

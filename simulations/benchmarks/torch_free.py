@@ -41,10 +41,9 @@ Figures = dict[str, float]
 _PLAIN = ("secagg=off", "release=none", "compression=none", "fleet=small")
 _MODELS = {
     "cnn": ("model=cnn", "run.rounds=15"),
-    "mobilenet": (
-        "model=mobilenet", "model.widths=[16,32]", "run.rounds=15", "train.epochs=3",
-    ),
-}  # fmt: skip
+    "mlp": ("model=mlp", "run.rounds=15"),
+    "mobilenet": ("model=mobilenet", "model.widths=[16,32]", "run.rounds=40"),
+}
 _BACKENDS = ("torch", "onnx")
 _REPEATS = 20
 
@@ -69,16 +68,14 @@ def clients(model: str) -> Figures:
         num_steps = _write_messages(model, folder)
         found = {backend: _run_client(folder, backend) for backend in _BACKENDS}
     torch, onnx = (found[backend] for backend in _BACKENDS)
-    if onnx["loaded"]:
-        raise RuntimeError(f"the client without PyTorch has loaded {onnx['loaded']}")
-    step_ms = {b: 1e3 * float(found[b]["train_seconds"]) / num_steps for b in _BACKENDS}
+    step_ms = {b: 1e3 * found[b]["train_seconds"] / num_steps for b in _BACKENDS}
     return {
-        **{f"{backend}_peak_mb": float(found[backend]["peak_mb"]) for backend in found},
+        **{f"{backend}_peak_mb": found[backend]["peak_mb"] for backend in found},
         **{f"{backend}_step_ms": step_ms[backend] for backend in found},
-        **{f"{b}_first_round_seconds": float(found[b]["first_seconds"]) for b in found},
-        "peak_memory_ratio": float(onnx["peak_mb"]) / float(torch["peak_mb"]),
+        **{f"{b}_first_round_seconds": found[b]["first_seconds"] for b in found},
+        "peak_memory_ratio": onnx["peak_mb"] / torch["peak_mb"],
         "onnx_train_vs_torch_speed": step_ms["torch"] / step_ms["onnx"],
-        "update_length_ratio": float(onnx["delta_norm"]) / float(torch["delta_norm"]),
+        "update_length_ratio": onnx["delta_norm"] / torch["delta_norm"],
     }
 
 
@@ -89,6 +86,7 @@ def _write_messages(model: str, folder: Path) -> int:
             *_PLAIN,
             *_MODELS[model],
             "train.backend=onnx",
+            "run.evaluate_on_devices=true",
             f"data.loader={LOADER}",
             f"data.root={folder}",
             "run.allow=[simulations]",
@@ -113,13 +111,15 @@ def _write_messages(model: str, folder: Path) -> int:
     evaluate = EvaluateRequest(
         setup.initial_params, setup.task, setup.spec.digest, setup.graphs.evaluate
     )
-    for request, name in zip((train, evaluate), MESSAGES, strict=True):
-        write_message(request.to_content(), folder, name)
+    for content, name in zip(
+        (train.to_content(), evaluate.to_content()), MESSAGES, strict=True
+    ):
+        write_message(content, folder, name)
     examples = len(setup.data.train) // setup.num_devices
     return experiment.train.epochs * -(-examples // experiment.train.batch_size)
 
 
-def _run_client(folder: Path, backend: str) -> dict[str, object]:
+def _run_client(folder: Path, backend: str) -> Figures:
     module = "simulations.benchmarks.torch_free_client"
     ended = subprocess.run(
         [sys.executable, "-m", module, str(folder), backend, str(_REPEATS)],
@@ -128,7 +128,7 @@ def _run_client(folder: Path, backend: str) -> dict[str, object]:
         text=True,
         check=True,
     )
-    found: dict[str, object] = json.loads(ended.stdout.splitlines()[-1])
+    found: Figures = json.loads(ended.stdout.splitlines()[-1])
     return found
 
 

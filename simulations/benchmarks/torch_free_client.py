@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flwr.app import RecordDict
 
     from fedge.data.dataset import FederatedData
+    from fedge.flower import LocalGrid
 
 DATA, MESSAGES = "digits.npz", ("train", "evaluate")
 LOADER = "simulations.benchmarks.torch_free_client:load_saved"
@@ -114,13 +115,8 @@ def main(folder: Path, backend: str, repeats: int) -> None:
     """Answer the messages; print what it took."""
     if backend == "onnx":
         sys.meta_path.insert(0, Refuse())
-    from flwr.app import Message
-
     from clients.app import app
     from fedge.flower import LocalGrid
-    from fedge.flower.records import content_of_reply
-    from fedge.flower.wire import EvaluateReply, TrainReply
-    from fedge.runtime.limits import peak_memory_mb
 
     config: dict[str, bool | int | float | str] = {
         "data-root": str(folder),
@@ -128,40 +124,48 @@ def main(folder: Path, backend: str, repeats: int) -> None:
         "secagg": "optional",
         "train-backend": backend,
     }
-    train, evaluate = (read_message(folder, name) for name in MESSAGES)
     with LocalGrid(app, num_clients=1, workers=0, node_config=lambda _: config) as grid:
-        (node,) = grid.get_node_ids()
+        found = _measured(grid, folder, repeats)
+    loaded = set(_REFUSED) & set(sys.modules)
+    if backend == "onnx" and loaded:
+        raise RuntimeError(f"the client without PyTorch has loaded {loaded}")
+    print(json.dumps(found))
 
-        def ask(content: "RecordDict", kind: str) -> "RecordDict":
-            (reply,) = grid.send_and_receive([Message(content, node, kind)])
-            return content_of_reply(reply)
 
-        started = time.perf_counter()
-        first = ask(train, "train")
-        first_seconds = time.perf_counter() - started
-        judged = EvaluateReply.from_content(ask(evaluate, "evaluate"))
-        peak_mb = peak_memory_mb()
-        seconds = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            ask(train, "train")
-            seconds.append(time.perf_counter() - started)
-    size = first["arrays"]["delta"].shape[0]  # type: ignore[index]  # an ArrayRecord
+def _measured(grid: "LocalGrid", folder: Path, repeats: int) -> dict[str, float]:
+    """Ask for training, evaluation, and training again, to see how long it takes."""
+    from fedge.flower.wire import EvaluateReply, TrainReply
+    from fedge.runtime.limits import peak_memory_mb
+
+    train, evaluate = (read_message(folder, name) for name in MESSAGES)
+    first, first_seconds = _ask(grid, train, "train")
+    judged = EvaluateReply.from_content(_ask(grid, evaluate, "evaluate")[0])
+    peak_mb = peak_memory_mb()
+    seconds = [_ask(grid, train, "train")[1] for _ in range(repeats)]
+    (size,) = first.array_records["arrays"]["delta"].shape
     reply = TrainReply.from_content(first, size=size)
-    loaded = sorted(set(_REFUSED) & set(sys.modules))
-    print(
-        json.dumps(
-            {
-                "peak_mb": peak_mb,
-                "first_seconds": first_seconds,
-                "train_seconds": statistics.median(seconds),
-                "loss": reply.loss,
-                "delta_norm": float(np.linalg.norm(reply.delta)),
-                "score": judged.score,
-                "loaded": loaded,
-            }
-        )
-    )
+    return {
+        "peak_mb": peak_mb,
+        "first_seconds": first_seconds,
+        "train_seconds": statistics.median(seconds),
+        "loss": reply.loss,
+        "delta_norm": float(np.linalg.norm(reply.delta)),
+        "score": judged.score,
+    }
+
+
+def _ask(
+    grid: "LocalGrid", content: "RecordDict", kind: str
+) -> tuple["RecordDict", float]:
+    """Return the device's answer and how many seconds it took."""
+    from flwr.app import Message
+
+    from fedge.flower.records import content_of_reply
+
+    message = Message(content, min(grid.get_node_ids()), kind)
+    started = time.perf_counter()
+    (reply,) = grid.send_and_receive([message])
+    return content_of_reply(reply), time.perf_counter() - started
 
 
 if __name__ == "__main__":

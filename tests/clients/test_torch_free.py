@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -52,6 +52,7 @@ def setup_with_graphs() -> Setup:
             "model=logistic",
             "train.epochs=2",
             "train.backend=onnx",
+            "run.evaluate_on_devices=true",
             "run.cohort=2",
             "partition=iid",  # the others' library imports PyTorch where it is found
             "compression.sparsity=0.5",
@@ -181,6 +182,39 @@ def test_a_graph_always_gives_the_same_bytes() -> None:
     assert first.delta.tobytes() == again.delta.tobytes()
 
 
+def test_in_a_mixed_fleet_only_those_with_torch_are_computed_together() -> None:
+    content, size = (
+        train_request(graphs()[0]).to_content(),
+        setup_with_graphs().spec.size,
+    )
+
+    def deltas(*, batching: bool) -> list[bytes]:
+        def config(index: int) -> dict[str, bool | int | float | str]:
+            return {"train-backend": "onnx" if index % 2 else "torch"}
+
+        with LocalGrid(
+            app,
+            num_clients=NUM_DEVICES,
+            workers=1,
+            batching=batching,
+            node_config=config,
+        ) as grid:
+            nodes = sorted(grid.get_node_ids())
+            asked = [Message(content, node, TRAIN) for node in nodes]
+            replies = {r.metadata.src_node_id: r for r in grid.send_and_receive(asked)}
+        return [
+            TrainReply.from_content(replies[node].content, size=size).delta.tobytes()
+            for node in nodes
+        ]
+
+    alone, together = deltas(batching=False), deltas(batching=True)
+    assert alone[1::2] == together[1::2]
+    for one, other in zip(alone[::2], together[::2], strict=True):
+        np.testing.assert_allclose(
+            np.frombuffer(one, np.float32), np.frombuffer(other, np.float32), atol=1e-5
+        )
+
+
 def test_only_graphs_that_the_owner_names_are_run() -> None:
     step, outputs = graphs()
     named = f"{step.sha256}, {outputs.sha256}"
@@ -201,7 +235,7 @@ def test_a_graph_of_another_layout_is_refused() -> None:
     assert "laid out differently" in refusal(request.to_content())
 
 
-DAMAGED = {
+DAMAGED: dict[str, Callable[[PackedGraph], PackedGraph]] = {
     "another digest": lambda g: replace(g, sha256="0" * 64),
     "cut off": lambda g: replace(g, data=g.data[:-9]),
     "nothing": lambda g: replace(g, data=b""),

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     from fedge.flower import LocalGrid
 
     folder = Path(sys.argv[1])
-    answers = {}
+    answers: dict[str, dict[str, object]] = {}
     with LocalGrid(
         app, num_clients=4, workers=0, node_config=lambda _: {"secagg": "optional"}
     ) as grid:

@@ -70,6 +70,7 @@ def test_half_the_fleet_without_torch_learns_as_well_as_a_fleet_with_it(
     tmp_path: Path,
 ) -> None:
     settings = ["run.rounds=12", "run.cohort=8", "engine.workers=0"]
+    settings.append("run.evaluate_on_devices=true")
     simulate_federation(experiment_of(*settings), tmp_path / "torch")
     mixed = experiment_of(*settings, ONNX, "fleet.torch_free_share=0.5")
     simulate_federation(mixed, tmp_path / "mixed")

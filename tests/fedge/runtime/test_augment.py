@@ -6,7 +6,7 @@ from fedge.config import Augmentation
 from fedge.runtime.augment import augment_arrays
 from fedge.train.augment import augment
 
-SHAPES = {
+SHAPES: dict[Augmentation, list[tuple[int, ...]]] = {
     Augmentation.none: [(5, 2, 6, 7)],
     Augmentation.shift: [(5, 2, 6, 7), (5, 3, 31)],
     Augmentation.flip: [(5, 2, 6, 7)],
