@@ -51,16 +51,14 @@ def make_net() -> nn.Sequential:
     """Stride, groups, overlapping pooling, statistics, a layer that nobody trains."""
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(2, 4, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(4),
+        nn.Conv2d(2, 4, 3, stride=2, padding=1),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(2, stride=1),
-        nn.Conv2d(4, 4, 2, groups=2),
+        nn.Conv2d(4, 4, 2, groups=2, bias=False),
+        nn.BatchNorm2d(4),
         nn.Flatten(),
         nn.Dropout(0.0),
-        nn.Linear(4, 5),
-        nn.BatchNorm1d(5),
-        nn.Linear(5, 3),
+        nn.Linear(4, 3),
     )
     net.get_parameter("7.bias").requires_grad_(False)
     return net
@@ -150,7 +148,7 @@ def test_a_graph_trains_as_pytorch_does(step: Graph, count: int, mu: float) -> N
 def test_statistics_move_as_in_pytorch(step: Graph) -> None:
     expected, found = both(step, make_net(), IMAGES, SGD, count=19)
     places = step.spec.slices()
-    for name in ("1.running_mean", "1.running_var", "8.running_var"):
+    for name in ("4.running_mean", "4.running_var"):
         moved = expected.delta[places[name]]
         assert (moved != 0).all()
         np.testing.assert_allclose(found.delta[places[name]], moved, rtol=1e-3)
@@ -294,6 +292,6 @@ def test_a_model_outside_the_limits_is_refused_with_the_reason(name: str) -> Non
 
 def test_a_step_of_another_network_is_not_offered(step: Graph) -> None:
     net = make_net()
-    net[2] = nn.Tanh()  # the same parameters
+    net[1] = nn.Tanh()  # the same parameters
     with pytest.raises(CompressionError, match="differs from PyTorch"):
         check_training(step, net, IMAGES, SGD)
