@@ -99,6 +99,10 @@ def _check_traced(traced: GraphModule) -> None:
             f"shorter sequences or fewer layers"
         )
     for node in called:
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise CompressionError(
+                f"{node.target}: a training graph has no random numbers"
+            )
         if "batch_norm" in str(node.target):
             raise CompressionError(
                 "batch normalization outside of torch.nn.BatchNorm layers is exported "

@@ -279,7 +279,7 @@ OUTSIDE: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "momentum=None",
     ),
     "branching": (Branching, "Branching cannot be made a graph"),
-    "random": (Random, "operator 'RandomUniform"),
+    "random": (Random, "no random numbers"),
 }
 
 
