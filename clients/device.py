@@ -3,10 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from flwr.app import Context
 
+from fedge.config import Backend
 from fedge.errors import ConfigError
 
 _SECAGG = ("required", "optional")
@@ -25,6 +28,10 @@ class Device:
             commas).
         may_train_openly: whether it answers training messages without secure
             aggregation (`secagg` = "optional", or FEDGE_SECAGG); by default it refuses.
+        backend: what it trains with (`train-backend`, or FEDGE_TRAIN_BACKEND: "torch"
+            or "onnx"); by default PyTorch where that is installed.
+        graphs: SHA-256 (hex) of the training and evaluation graphs that it runs
+            (`train-graphs`, separated by commas); empty: any that passes the checks.
     """
 
     partition_id: int
@@ -32,6 +39,8 @@ class Device:
     folder: Path | None
     allow: tuple[str, ...]
     may_train_openly: bool
+    backend: Backend = Backend.torch
+    graphs: tuple[str, ...] = ()
 
     @property
     def source(self) -> tuple[Path | None, tuple[str, ...]]:
@@ -53,7 +62,6 @@ class Device:
             )
         root = _text(config, "data-root") or os.environ.get("FEDGE_DATA_ROOT", "")
         folder = _text(config, "device-dir")
-        allow = _text(config, "allow")
         secagg = _text(config, "secagg") or os.environ.get("FEDGE_SECAGG", "required")
         if secagg not in _SECAGG:
             raise ConfigError(f"node config secagg: {secagg!r} not in {_SECAGG}")
@@ -61,9 +69,38 @@ class Device:
             partition_id=partition_id,
             data_root=Path(root) if root else None,
             folder=Path(folder) if folder else None,
-            allow=tuple(name.strip() for name in allow.split(",") if name.strip()),
+            allow=_names(config, "allow"),
             may_train_openly=secagg == "optional",
+            backend=_backend(config),
+            graphs=_names(config, "train-graphs"),
         )
+
+
+@cache
+def has_torch() -> bool:
+    """Say whether PyTorch is installed, without importing it."""
+    try:
+        return find_spec("torch") is not None
+    except ImportError:
+        return False
+
+
+def _backend(config: Mapping[str, bool | int | float | str]) -> Backend:
+    name = _text(config, "train-backend") or os.environ.get("FEDGE_TRAIN_BACKEND", "")
+    if not name:
+        return Backend.torch if has_torch() else Backend.onnx
+    if name not in list(Backend):
+        raise ConfigError(
+            f"node config train-backend: {name!r} not in {tuple(map(str, Backend))}"
+        )
+    return Backend(name)
+
+
+def _names(
+    config: Mapping[str, bool | int | float | str], name: str
+) -> tuple[str, ...]:
+    parts = (part.strip() for part in _text(config, name).split(","))
+    return tuple(part for part in parts if part)
 
 
 def _text(config: Mapping[str, bool | int | float | str], name: str) -> str:

@@ -34,6 +34,7 @@ from fedge.train.evaluate import evaluate
 from fedge.train.schedule import learning_rate
 from server.collect import Answers, collect
 from server.events import Observer
+from server.graphs import offering
 from server.journal import Journal, RoundRecord
 from server.model_state import ModelState, advance, initial_state, prototype, pruned
 from server.narrow import fitted, narrow
@@ -108,6 +109,7 @@ def train(
     best = max((r.score for r in journal.rounds() if r.score == r.score), default=None)
     observer.run_started(first_round=first_round, num_rounds=run.rounds)
     for round_index in range(first_round, run.rounds):
+        setup = offering(setup, setup.strategy.local(state.strategy_state))
         state, record = _round(setup, wiring, state, round_index)
         old = setup
         setup, state = narrow(setup, state, round_index=round_index + 1)
@@ -196,6 +198,7 @@ def _train_request(setup: Setup, state: ModelState, round_index: int) -> TrainRe
         learning_rate=_learning_rate(setup, round_index),
         local=setup.strategy.local(state.strategy_state),
         weight_form=_weight_form(setup, round_index),
+        graph=setup.graphs.train if setup.graphs else None,
     )
 
 
@@ -284,7 +287,8 @@ def _score_on_devices(
     setup: Setup, wiring: Wiring, state: ModelState, nodes: Sequence[int]
 ) -> float:
     """Return the mean score on the devices' own data, by number of examples."""
-    request = EvaluateRequest(state.params, setup.task, setup.spec.digest)
+    graph = setup.graphs.evaluate if setup.graphs else None
+    request = EvaluateRequest(state.params, setup.task, setup.spec.digest, graph)
     content = request.to_content()
     messages = [Message(content, node, EVALUATE) for node in nodes]
     timeout = setup.experiment.run.deadline_seconds or None

@@ -12,12 +12,28 @@ from fedge.config.experiment import ClientTask, to_json
 from fedge.data.dataset import FederatedData
 from fedge.data.load import load
 from fedge.errors import ConfigError
+from fedge.flower.graph_records import PackedGraph
 from fedge.models.build import build_model
 from fedge.models.resize import Shapes, resize
 from fedge.models.vector import params_of, spec_of
 from fedge.strategy import Strategy
 from server.settings import check_experiment
 from server.strategy import make_strategy
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedGraphs:
+    """The training step and the outputs of the run's model.
+
+    Attributes:
+        train: as it travels; None if the model is outside the limits.
+        evaluate: likewise; None also if nobody evaluates on devices.
+        proximal: whether the step has the proximal term.
+    """
+
+    train: PackedGraph | None
+    evaluate: PackedGraph | None
+    proximal: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,8 @@ class Setup:
         initial_params: the model before the first round, float32, shape (d,).
         num_devices: devices in the fleet.
         task: what devices are told (JSON of a `ClientTask`).
+        graphs: what devices without PyTorch are sent (server/graphs.py); None if that
+            was not tried.
     """
 
     experiment: Experiment
@@ -44,6 +62,7 @@ class Setup:
     initial_params: Float32
     num_devices: int
     task: str
+    graphs: OfferedGraphs | None = None
 
 
 def prepare(experiment: Experiment) -> Setup:
@@ -93,7 +112,7 @@ def resized(setup: Setup, shapes: Shapes) -> Setup:
     if shapes:
         model = resize(model, shapes, info)
     task = _task(experiment, setup.num_devices, shapes)
-    return replace(setup, model=model, spec=spec_of(model), task=task)
+    return replace(setup, model=model, spec=spec_of(model), task=task, graphs=None)
 
 
 def _task(experiment: Experiment, num_devices: int, shapes: Shapes) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedge.arrays import Int64
-from fedge.config import Batching, EngineKind
+from fedge.config import Backend, Batching, EngineKind
 from fedge.data.client import client_part
 from fedge.seeding import Purpose, generator
 from fedge.strategy import LocalSettings
@@ -35,6 +35,8 @@ def choose_batching(setup: Setup) -> Batching:
     if engine.batching is not Batching.auto:
         return engine.batching
     if engine.kind is EngineKind.flower or not engine.workers:
+        return Batching.never
+    if experiment.train.backend is Backend.onnx:  # graphs run one by one
         return Batching.never
     from fedge.train.stacked import can_stack
 

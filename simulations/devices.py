@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedge.config import Experiment, SecAggMode
+from fedge.config import Backend, Experiment, SecAggMode
 from fedge.enrolment.folders import (
     ENROLMENT_KEY,
     create_key,
     enroll_device,
     machine_has_fast_aes,
 )
+from fedge.fleet import Fleet, make_fleet
 from fedge.flower.local_grid import UserConfig
 from fedge.release.install import trust_store
 from fedge.release.keys import KeyRing
@@ -38,12 +39,14 @@ class Devices:
         folder: of the run; a device's is in `devices/`.
         root: signed root metadata that devices trust; empty without releases.
         not_after: end of the devices' certificates, seconds since 1970.
+        fleet: what the devices are; None if nobody needs to know.
     """
 
     experiment: Experiment
     folder: Path
     root: bytes
     not_after: int
+    fleet: Fleet | None = None
 
     def node_config(self, index: int) -> UserConfig:
         """Set a device up, unless it is, and return its node config."""
@@ -56,8 +59,14 @@ class Devices:
             "data-root": self.experiment.data.root,
             "device-dir": str(device),
             "allow": ",".join(self.experiment.run.allow),
+            "train-backend": str(self._backend(index)),
             **self._protection(device),
         }
+
+    def _backend(self, index: int) -> Backend:
+        if self.fleet is None or self.fleet.device(index).has_torch:
+            return Backend.torch
+        return Backend.onnx
 
     def _protection(self, device: Path) -> UserConfig:
         """Return what an owner would write: never less than the run promises."""
@@ -96,7 +105,17 @@ def make_devices(setup: Setup, folder: Path) -> Devices:
         root = open_repository(folder, setup).trusted_root()
     if experiment.secagg.mode is not SecAggMode.off:
         make_aside(folder / ENROLMENT, create_key)
-    return Devices(experiment, folder, root, int(time.time()) + _ENROLMENT_SECONDS)
+    not_after = int(time.time()) + _ENROLMENT_SECONDS
+    fleet = fleet_of(experiment, setup.num_devices)
+    return Devices(experiment, folder, root, not_after, fleet)
+
+
+def fleet_of(experiment: Experiment, num_devices: int) -> Fleet | None:
+    """Return what the devices are, if it matters to how they train."""
+    if experiment.train.backend is not Backend.onnx:
+        return None
+    seed = experiment.run.seed
+    return make_fleet(experiment.fleet, num_devices=num_devices, seed=seed)
 
 
 def make_aside(folder: Path, make: Callable[[Path], object]) -> None:

@@ -21,7 +21,7 @@ from fedge.errors import ConfigError
 from fedge.flower.client_runner import Clients
 from fedge.flower.ray_grid import RayGrid
 from server.setup import Setup, prepare
-from simulations.devices import Devices
+from simulations.devices import Devices, fleet_of
 from simulations.faults import faulty_app
 
 _MB = 1 << 20
@@ -85,7 +85,11 @@ def clients_of_run(arguments: str) -> Clients:
     task = prepare(experiment).task
     learner_of(task, root, tuple(experiment.run.allow)).examples(0)
     devices = Devices(
-        experiment, folder, bytes.fromhex(told["root"]), told["not_after"]
+        experiment,
+        folder,
+        bytes.fromhex(told["root"]),
+        told["not_after"],
+        fleet_of(experiment, told["num_devices"]),
     )
     app = faulty_app(client_app, experiment.faults, seed=experiment.run.seed)
     return Clients(app, told["num_devices"], node_config=devices.node_config)

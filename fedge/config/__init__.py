@@ -21,6 +21,7 @@ from fedge.config.run import RunConfig
 from fedge.config.secagg import ProfileName, SecAggConfig, SecAggMode
 from fedge.config.train import (
     Augmentation,
+    Backend,
     OptimizerName,
     Precision,
     ScheduleKind,
@@ -29,6 +30,7 @@ from fedge.config.train import (
 
 __all__ = [
     "Augmentation",
+    "Backend",
     "Batching",
     "Calibration",
     "CompressionConfig",

@@ -60,6 +60,8 @@ class FleetConfig:
         drop_phase: where a device that drops out stops; matters in virtual time only.
         profiles: what the devices are: share of each `DeviceKind`, in (0, 1e6], in any
             unit; empty: ideal devices, which take no time.
+        torch_free_share: share of the devices that train without PyTorch when
+            `train.backend` is onnx, in [0, 1]; kinds that cannot hold it always do.
         straggler_share: share of the devices that are slower than their kind, in
             [0, 1].
         straggler_factor: how many times slower they are, >= 1.
@@ -80,6 +82,7 @@ class FleetConfig:
     drop_probability: float = 0.0
     drop_phase: DropPhase = DropPhase.any
     profiles: dict[str, float] = field(default_factory=dict)
+    torch_free_share: float = 1.0
     straggler_share: float = 0.0
     straggler_factor: float = 4.0
     availability: AvailabilityKind = AvailabilityKind.always
@@ -94,6 +97,7 @@ class FleetConfig:
     def __post_init__(self) -> None:
         check_at_least("fleet.num_devices", self.num_devices, 0)
         check_below_one("fleet.drop_probability", self.drop_probability)
+        check_within("fleet.torch_free_share", self.torch_free_share, 0.0, 1.0)
         check_within("fleet.straggler_share", self.straggler_share, 0.0, 1.0)
         check_within("fleet.straggler_factor", self.straggler_factor, 1.0, 1e6)
         check_at_least("fleet.flops_per_request", self.flops_per_request, 0.0)

@@ -17,6 +17,13 @@ MAX_STEPS = 1_000_000
 MAX_BATCH_SIZE = 65_536
 
 
+class Backend(StrEnum):
+    """What computes the training on a device."""
+
+    torch = auto()
+    onnx = auto()  # a graph that the coordinator sends; no PyTorch on the device
+
+
 class OptimizerName(StrEnum):
     """The local optimizer."""
 
@@ -68,6 +75,8 @@ class TrainConfig:
         decay_rounds: rounds between two steps of the step schedule, >= 1.
         final_factor: where the cosine schedule ends, as a share of the full rate.
         augment: random changes to the training examples.
+        backend: onnx also offers a training graph to devices without PyTorch; torch
+            does not (docs/training-without-torch.md).
     """
 
     optimizer: OptimizerName = OptimizerName.sgd
@@ -84,6 +93,7 @@ class TrainConfig:
     decay_rounds: int = 10
     final_factor: float = 0.1
     augment: Augmentation = Augmentation.none
+    backend: Backend = Backend.torch
 
     def __post_init__(self) -> None:
         check_more_than("train.learning_rate", self.learning_rate, 0.0)

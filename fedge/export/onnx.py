@@ -90,7 +90,7 @@ def _traced(module: torch.nn.Module, example: AnyArray) -> onnx.ModelProto:
     while, and convolutions laid out for training (channels last) would add operators.
     """
     twin = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stub
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         try:
             program = torch.onnx.export(
                 twin,
@@ -139,7 +139,7 @@ def _example_batch(example: AnyArray) -> torch.Tensor:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what the exporter says about its own insides, and nothing else."""
     logger = logging.getLogger(_NOISY_LOGGER)
     level = logger.level

@@ -35,10 +35,12 @@ class Device:
     Attributes:
         profile: its kind.
         slowdown: how many times slower than its kind it is, >= 1.
+        has_torch: whether it can train with PyTorch.
     """
 
     profile: DeviceProfile
     slowdown: float = 1.0
+    has_torch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Fleet:
         straggler_share, straggler_factor: how many are how many times slower.
         drop_probability: chance that a device does not finish a training message.
         drop_phase: where it stops then.
+        torch_free_share: how many have no PyTorch, besides kinds that cannot have it.
         recorded: devices of a trace, used in turn; empty uses `kinds`.
     """
 
@@ -80,6 +83,7 @@ class Fleet:
     straggler_factor: float = 1.0
     drop_probability: float = 0.0
     drop_phase: DropPhase = DropPhase.any
+    torch_free_share: float = 0.0
     recorded: Sequence[Recorded] = ()
 
     def device(self, index: int) -> Device:
@@ -90,13 +94,20 @@ class Fleet:
         """
         if not 0 <= index < self.num_devices:
             raise IndexError(f"device {index} not in [0, {self.num_devices})")
+        rng = device_rng(self.seed, Draw.DEVICE, index)
+        kind, luck, equipment = rng.random(3).tolist()
+        is_free = equipment < self.torch_free_share
         if self.recorded:
-            return Device(self.recorded[index % len(self.recorded)].profile)
-        kind, luck = device_rng(self.seed, Draw.DEVICE, index).random(2).tolist()
+            recorded = self.recorded[index % len(self.recorded)].profile
+            return Device(recorded, has_torch=not is_free)
         place = bisect.bisect_right([share for _, share in self.kinds], kind)
         profile = self.kinds[min(place, len(self.kinds) - 1)][0]
         is_slow = luck < self.straggler_share
-        return Device(profile, self.straggler_factor if is_slow else 1.0)
+        return Device(
+            profile,
+            self.straggler_factor if is_slow else 1.0,
+            has_torch=profile.fits_torch and not is_free,
+        )
 
     def journey(
         self,
@@ -202,6 +213,7 @@ def make_fleet(config: FleetConfig, *, num_devices: int, seed: int) -> Fleet:
         straggler_factor=config.straggler_factor,
         drop_probability=config.drop_probability,
         drop_phase=config.drop_phase,
+        torch_free_share=config.torch_free_share,
         recorded=recorded,
     )
 

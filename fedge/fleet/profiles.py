@@ -82,6 +82,7 @@ class DeviceProfile:
         thermal: heat.
         core_flops_per_second: one CPU core in a float32 matrix product; NaN where
             nobody has measured it.
+        fits_torch: whether PyTorch can be installed and used on it.
     """
 
     name: str
@@ -95,6 +96,7 @@ class DeviceProfile:
     radio_watts: float
     thermal: Thermal = Thermal()
     core_flops_per_second: float = math.nan
+    fits_torch: bool = True
 
 
 # Takes no time and no power: what a simulation has when nobody names a device.
@@ -115,6 +117,7 @@ _RASPBERRY_PI_ZERO_2 = DeviceProfile(
     flops_per_second=0.370 * _GIGA * _HPL_TO_TRAINING,  # [H]
     core_flops_per_second=0.370 * _GIGA * 2 / 4,  # [H]
     memory_bytes=512 * _MIB,  # product page
+    fits_torch=False,  # importing it takes 220 of 512 MB, of which the system has 150
     down_bits_per_second=20 * _MEGA,  # estimate: 2.4 GHz only, one 802.11n stream
     up_bits_per_second=15 * _MEGA,  # estimate
     latency_seconds=0.02,  # estimate: home network
@@ -221,6 +224,7 @@ _PHONE = DeviceProfile(
     name=DeviceKind.phone,
     # Estimate: two large cores at 3 GHz x 16 float32 operations, a quarter of the peak
     flops_per_second=2 * 3.0 * _GIGA * 16 * _PEAK_TO_TRAINING,
+    fits_torch=False,  # phones run no Python program of their own
     memory_bytes=8 * _GIB,  # estimate: the middle class
     down_bits_per_second=13 * _MEGA,  # [L]
     up_bits_per_second=6 * _MEGA,  # [L]

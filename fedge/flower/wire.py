@@ -26,6 +26,7 @@ from fedge.flower.entries import (
     read_not_negative,
     read_num_examples,
 )
+from fedge.flower.graph_records import PackedGraph, graph_in
 from fedge.flower.plain_total import Layout
 from fedge.flower.records import (
     MAX_REASON_LENGTH,
@@ -71,6 +72,7 @@ class TrainRequest:
         learning_rate: of this round.
         local: what the strategy asks for.
         weight_form: form that weights are rounded to in every step; "" for none.
+        graph: one training step of the model, for devices without PyTorch.
     """
 
     params: Float32
@@ -81,6 +83,7 @@ class TrainRequest:
     learning_rate: float
     local: LocalSettings
     weight_form: str = ""
+    graph: PackedGraph | None = None
 
     def to_content(self) -> RecordDict:
         """Return the message's content."""
@@ -98,6 +101,8 @@ class TrainRequest:
                 "weight-form": self.weight_form,
             }
         )
+        if self.graph is not None:
+            self.graph.add_to(arrays, config)
         return RecordDict({ARRAYS: arrays, CONFIG: config})
 
     @classmethod
@@ -125,6 +130,7 @@ class TrainRequest:
             learning_rate=read_not_negative(config, "learning-rate", float),
             local=local,
             weight_form=_read_form(config),
+            graph=graph_in(content),
         )
 
 
@@ -223,16 +229,20 @@ class EvaluateRequest:
         params: global model, float32, shape (d,).
         task: the data and the model (JSON of a `ClientTask`).
         spec_digest: digest of the `ModelSpec` that `params` is laid out by.
+        graph: the model's outputs, for devices without PyTorch.
     """
 
     params: Float32
     task: str
     spec_digest: str
+    graph: PackedGraph | None = None
 
     def to_content(self) -> RecordDict:
         """Return the message's content."""
         config = ConfigRecord({"task": self.task, "spec": self.spec_digest})
         arrays = record_of({"params": array_of(self.params)})
+        if self.graph is not None:
+            self.graph.add_to(arrays, config)
         return RecordDict({ARRAYS: arrays, CONFIG: config})
 
     @classmethod
@@ -242,6 +252,7 @@ class EvaluateRequest:
             params=read_vector(arrays_of(content), "params", size),
             task=task_of(content),
             spec_digest=read_entry(config_of(content), "spec", str),
+            graph=graph_in(content),
         )
 
 

@@ -23,7 +23,14 @@ from typing import TypeAlias
 
 from fedge.errors import DataError, VerificationError
 from fedge.runtime.onnx_schema import RULES
-from fedge.runtime.protobuf import VARINT, FieldBudget, fields, signed, varints
+from fedge.runtime.protobuf import (
+    MAX_FIELDS,
+    VARINT,
+    FieldBudget,
+    fields,
+    signed,
+    varints,
+)
 
 _Value: TypeAlias = "int | memoryview | _Message"
 _Message: TypeAlias = "dict[int, list[_Value]]"
@@ -103,17 +110,17 @@ class OnnxFile:
     opset: int = 0
 
 
-def read_onnx(model: bytes | memoryview) -> OnnxFile:
+def read_onnx(model: bytes | memoryview, *, max_fields: int = MAX_FIELDS) -> OnnxFile:
     """Return the structure of an ONNX file.
 
-    Guarantee: needs memory for at most `MAX_FIELDS` fields, whatever the file holds;
+    Guarantee: needs memory for at most `max_fields` fields, whatever the file holds;
     weights are not copied.
 
     Raises:
         VerificationError: a tensor refers to another file.
         DataError: not a protobuf message, or it has what is refused (see above).
     """
-    message = _parse(memoryview(model), "Model", FieldBudget())
+    message = _parse(memoryview(model), "Model", FieldBudget(max_fields))
     graphs = _messages(message, 7)
     if not graphs:
         raise DataError("model file: not ONNX, or without a graph")

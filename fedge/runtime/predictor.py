@@ -11,7 +11,7 @@ refers to other files or grows while it is loaded is refused before the runtime 
 import statistics
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -20,16 +20,13 @@ from fedge.errors import DataError
 from fedge.runtime.model_check import check_model
 from fedge.runtime.opening import check_threads, first_line, read_model
 from fedge.runtime.preprocess import Normalization
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from fedge.runtime.session import open_session, runtime_errors
 
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(int64)": np.int64,
     "tensor(int32)": np.int32,
 }
-_ONLY_FATAL = 4  # the runtime's own log goes to stderr; errors come as exceptions
 
 
 class Predictor(Protocol):
@@ -68,7 +65,9 @@ class OnnxPredictor:
         check_threads(threads)
         data = read_model(model)
         check_model(data)
-        self._session = _session(data, threads, integer_kernels)
+        self._session = open_session(
+            data, threads=threads, integer_kernels=integer_kernels
+        )
         self._normalization = normalization
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type not in _DTYPES:
@@ -90,7 +89,7 @@ class OnnxPredictor:
         features = self._normalization.apply(raw).astype(self._dtype)
         try:
             outputs = self._session.run(None, {self._input: features})[0]
-        except _runtime_errors() as exc:
+        except runtime_errors() as exc:
             raise ValueError(
                 f"the model failed on inputs of shape {raw.shape}: {first_line(exc)}"
             ) from exc
@@ -117,34 +116,3 @@ def median_latency_ms(
         predictor.predict(raw_batch)
         seconds.append(time.perf_counter() - started)
     return 1e3 * statistics.median(seconds)
-
-
-def _session(model: bytes, threads: int, integer_kernels: bool) -> "InferenceSession":
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ONLY_FATAL
-    # A waiting thread sleeps: a device has other things to do between predictions.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if not integer_kernels:
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        return onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
-    except _runtime_errors() as exc:
-        raise DataError(f"model file: {first_line(exc)}") from exc
-
-
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """Return every exception class of ONNX Runtime; they have no common base."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    found: list[Any] = [value for value in vars(state).values() if _is_error(value)]
-    return (*found, RuntimeError, ValueError)
-
-
-def _is_error(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, Exception)

@@ -25,11 +25,12 @@ class FieldBudget:
     """How many more fields a file may have; one per file.
 
     Attributes:
+        most: fields that it may have in all.
         left: fields, >= 0.
     """
 
     def __init__(self, most: int = MAX_FIELDS) -> None:
-        self.left = most
+        self.most = self.left = most
 
 
 def fields(
@@ -43,7 +44,7 @@ def fields(
     at, end = 0, len(message)
     while at < end:
         if budget.left == 0:
-            raise DataError(f"model file: more than {MAX_FIELDS} fields")
+            raise DataError(f"model file: more than {budget.most} fields")
         budget.left -= 1
         key = message[at]
         at += 1

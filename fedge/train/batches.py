@@ -11,32 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedge.runtime.local import batch_sizes, endless_indices
 
-def batch_sizes(num_examples: int, batch_size: int, *, avoid_one: bool) -> list[int]:
-    """Return the sizes of the batches of one pass over the examples.
-
-    Guarantee: they add up to `num_examples`, all >= 1 and, unless a last single example
-    is added to the batch before it, at most `batch_size`.
-
-    Args:
-        num_examples: >= 1.
-        batch_size: >= 1; the last batch may be shorter.
-        avoid_one: add a last single example to the batch before, if there is one.
-    """
-    full, rest = divmod(num_examples, batch_size)
-    sizes = [batch_size] * full + [rest] * (rest > 0)
-    if avoid_one and rest == 1 and full:
-        sizes[-2:] = [batch_size + 1]
-    return sizes
+__all__ = ["batch_norms", "batch_sizes", "endless_batches", "freeze_batch_norms"]
 
 
 def endless_batches(
     num_examples: int, sizes: Sequence[int], rng: np.random.Generator
 ) -> Iterator[Tensor]:
-    """Yield int64 indices of batches, pass after pass, each in a new random order."""
-    while True:
-        order = torch.from_numpy(rng.permutation(num_examples))
-        yield from torch.split(order, list(sizes))
+    """Return int64 indices of batches, pass after pass, each in a new random order."""
+    return map(torch.from_numpy, endless_indices(num_examples, sizes, rng))
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:

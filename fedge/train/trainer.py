@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedge.arrays import Bool, Float32, ModelSpec, check_finite
+from fedge.arrays import Bool, Float32, ModelSpec
 from fedge.config import Precision, Quantization, Task, TrainConfig
 from fedge.data.dataset import DataInfo, Examples
 from fedge.errors import DataError
 from fedge.models.vector import params_of, set_params, spec_of
+from fedge.runtime.local import LocalUpdate, check_trained, start_of
 from fedge.strategy import LocalSettings
 from fedge.train.augment import augment, check_augmentation
 from fedge.train.batches import (
@@ -36,23 +37,7 @@ from fedge.train.objectives import mean_loss
 from fedge.train.optimizer import make_update
 from fedge.train.tensors import tensors_of
 
-
-@dataclass(frozen=True, slots=True)
-class LocalUpdate:
-    """What training on one device gives.
-
-    Attributes:
-        delta: local - global over the whole model, buffers too, float32, shape (d,).
-        num_examples: examples on the device: the update's weight.
-        loss: mean over the examples of all steps, each before its step and without the
-            proximal term.
-        num_steps: optimizer steps made.
-    """
-
-    delta: Float32
-    num_examples: int
-    loss: float
-    num_steps: int
+__all__ = ["LocalUpdate", "start_of", "train_locally"]
 
 
 def train_locally(
@@ -126,7 +111,7 @@ def train_locally(
             rng=rng,
         )
     delta = _delta(model, flat.trained(), params, spec)
-    _check_trained(delta, loss, learning_rate)
+    check_trained(delta, loss, learning_rate)
     return LocalUpdate(delta, len(examples), loss, num_steps)
 
 
@@ -156,26 +141,6 @@ class _Flat:
         """Return `values` in the order of the model's spec."""
         vector: Float32 = self.layout.from_memory(self.values.cpu().numpy())
         return vector
-
-
-def start_of(params: Float32, mask: Bool | None, spec: ModelSpec) -> Float32:
-    """Return the values that local training begins with: pruned ones are 0.
-
-    Raises:
-        ValueError: there are more or fewer values than the model has, or the mask has
-            another shape or type, or prunes a buffer.
-    """
-    if params.shape != (spec.size,):
-        raise ValueError(f"params: need shape ({spec.size},), got {params.shape}")
-    if mask is None:
-        return params
-    if mask.shape != (spec.size,) or mask.dtype != np.bool_:
-        raise ValueError(
-            f"mask: {mask.dtype} of shape {mask.shape}, need bool ({spec.size},)"
-        )
-    if not mask[spec.num_trainable :].all():
-        raise ValueError("mask: buffers and frozen parameters cannot be pruned")
-    return np.where(mask, params, np.float32(0))
 
 
 def _prepare(
@@ -357,12 +322,3 @@ def _delta(
     final = params_of(model, spec)
     final[: spec.num_trainable] = trained
     return np.subtract(final, params, out=final)
-
-
-def _check_trained(delta: Float32, loss: float, learning_rate: float) -> None:
-    name = (
-        f"model after local training (lower train.learning_rate, {learning_rate:g} "
-        f"now, or set train.clip_norm)"
-    )
-    check_finite(delta, name)
-    check_finite(np.array([loss]), name)

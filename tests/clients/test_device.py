@@ -4,6 +4,7 @@ import pytest
 from flwr.app import Context, RecordDict
 
 from clients.device import Device
+from fedge.config import Backend
 from fedge.errors import ConfigError
 
 
@@ -74,3 +75,20 @@ def test_a_device_trains_openly_only_if_its_owner_says_so(
     assert device_of(partition_id=0).may_train_openly
     with pytest.raises(ConfigError, match="secagg: 'off' not in"):
         device_of(partition_id=0, secagg="off")
+
+
+def test_a_device_trains_with_what_its_owner_says_or_what_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("FEDGE_TRAIN_BACKEND", raising=False)
+    assert device_of(partition_id=0).backend is Backend.torch  # installed for tests
+    assert device_of(partition_id=0, train_backend="onnx").backend is Backend.onnx
+    monkeypatch.setenv("FEDGE_TRAIN_BACKEND", "onnx")
+    assert device_of(partition_id=0).backend is Backend.onnx
+    with pytest.raises(ConfigError, match="train-backend: 'jax' not in"):
+        device_of(partition_id=0, train_backend="jax")
+
+
+def test_an_owner_can_name_the_graphs_that_are_run() -> None:
+    assert device_of(partition_id=0).graphs == ()
+    assert device_of(partition_id=0, train_graphs="ab, cd").graphs == ("ab", "cd")

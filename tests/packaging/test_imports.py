@@ -36,11 +36,19 @@ def loaded_after(code: str, folder: Path) -> set[str]:
         "import fedge.release.install",
         "import fedge.runtime.predictor",
         "import fedge.runtime.selftest",
+        "import fedge.runtime.training, fedge.data.inputs",
         "import fedge.config, fedge.strategy, strategies.fedadam",
     ],
 )
 def test_what_a_device_needs_pulls_in_nothing_heavy(code: str, tmp_path: Path) -> None:
     assert loaded_after(code, tmp_path).isdisjoint(HEAVY)
+
+
+def test_training_without_torch_pulls_in_nothing_heavy_but_flower(
+    tmp_path: Path,
+) -> None:
+    code = "import clients.app, clients.training, clients.onnx_training"
+    assert loaded_after(code, tmp_path).isdisjoint(set(HEAVY) - {"flwr"})
 
 
 def test_checking_the_settings_pulls_in_neither_torch_nor_flower(
