@@ -21,14 +21,16 @@ install: $(VENV)/.installed  ## make the environment (.venv)
 demo: install  ## the whole loop on handwritten digits: train, compress, sign, install
 	$(BIN)/python -m simulations.run $(RUN_OPTIONS)
 
-# The integration tests mostly wait for Flower's polls, so they run beside the others.
+# Three at a time: the integration tests mostly wait for Flower's polls.
+PYTEST := $(BIN)/python -m pytest -m 'not crash'
 test: install  ## all tests but the slow suites below
-	@log=$$(mktemp); \
-	$(BIN)/python -m pytest -m 'not crash' tests/integration >"$$log" 2>&1 & waiting=$$!; \
-	$(BIN)/python -m pytest -m 'not crash' --ignore tests/integration; rest=$$?; \
-	wait $$waiting; integration=$$?; \
-	cat "$$log"; rm -f "$$log"; \
-	exit $$((rest ? rest : integration))
+	@logs=$$(mktemp -d); \
+	$(PYTEST) tests/integration >"$$logs/1" 2>&1 & waiting=$$!; \
+	$(PYTEST) --ignore tests/integration --ignore tests/fedge >"$$logs/2" 2>&1 & apps=$$!; \
+	$(PYTEST) tests/fedge; library=$$?; \
+	wait $$apps; apps=$$?; cat "$$logs/2"; \
+	wait $$waiting; waiting=$$?; cat "$$logs/1"; \
+	rm -rf "$$logs"; exit $$((library | apps | waiting))
 
 test-crash: install  ## kill runs at 100 random points, and by each fault; they must end in the same model
 	$(BIN)/python -m pytest -m crash
