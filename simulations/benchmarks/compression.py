@@ -75,6 +75,7 @@ PIPELINES: Mapping[str, Pipeline] = {
             "run.cohort=10", "run.rounds=60", "run.evaluate_every=60",
             "train.epochs=1", "train.learning_rate=0.01",
         ),
+        ("compression=small", "compression.channel_sparsity=0.6"),
         needs_data=True,
     ),
     # A harder data set needs more channels to stay within a point.
@@ -90,15 +91,15 @@ PIPELINES: Mapping[str, Pipeline] = {
     ),
 }  # fmt: skip
 _QAT = (
-    "data=fashion_mnist", "model=cnn", "model.widths=[4,8]", "model.hidden=16",
-    "fleet=hundred", "run.cohort=10", "run.rounds=30", "run.evaluate_every=30",
-    "train.batch_size=32", "train.learning_rate=0.03", "train.epochs=1",
+    "data=fashion_mnist", "model=mobilenet_v2", "model.widths=[8,16]",
+    "model.hidden=32", "partition=iid", "fleet=hundred", "run.cohort=10",
+    "run.rounds=20", "run.evaluate_every=20", "train.batch_size=32", "train.epochs=1",
     # Both take small steps in the last rounds.
-    "train.schedule=step", "train.decay_rounds=22", "train.decay_factor=0.1",
+    "train.schedule=step", "train.decay_rounds=14", "train.decay_factor=0.1",
     "compression=none",
 )  # fmt: skip
 _QAT_ON = (
-    "compression.quantization=int4", "compression.qat_rounds=8",
+    "compression.quantization=int4", "compression.qat_rounds=6",
     "compression.qat_rate_factor=1",
 )  # fmt: skip
 _COLUMNS = (
