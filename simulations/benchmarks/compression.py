@@ -75,7 +75,7 @@ PIPELINES: Mapping[str, Pipeline] = {
             "run.cohort=10", "run.rounds=60", "run.evaluate_every=60",
             "train.epochs=1", "train.learning_rate=0.01",
         ),
-        ("compression=small", "compression.channel_sparsity=0.6"),
+        ("compression=small", "compression.channel_sparsity=0.7"),
         needs_data=True,
     ),
     # A harder data set needs more channels to stay within a point.
