@@ -6,8 +6,6 @@ nothing.
 """
 
 import hashlib
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,7 +30,7 @@ from fedge.release.keys import KeyRing
 from fedge.release.passport import Passport, Provenance, golden_sha256
 from fedge.release.repository import ReleaseRepository
 from fedge.runtime.packed import PackedArray
-from fedge.runtime.predictor import OnnxPredictor
+from fedge.runtime.predictor import OnnxPredictor, median_latencies_ms
 from fedge.runtime.ranges import Ranges
 from fedge.runtime.score import score_outputs
 from fedge.seeding import Purpose, generator
@@ -184,19 +182,14 @@ def _latency_of(setup: Setup) -> Callable[[Sequence[bytes]], Sequence[float]]:
     slowdown = slowdown_of(setup.experiment.compression.device)
 
     def latency(models: Sequence[bytes]) -> Sequence[float]:
-        """Return each model's median milliseconds, measured in turns.
+        """Return each model's median milliseconds.
 
         On this machine, and then translated to the device that is aimed at.
         """
         normalization = setup.data.info.normalization
         predictors = [OnnxPredictor(model, normalization) for model in models]
-        seconds: list[list[float]] = [[] for _ in predictors]
-        for _ in range(_LATENCY_REPEATS):
-            for predictor, times in zip(predictors, seconds, strict=True):
-                started = time.perf_counter()
-                predictor.predict(one)
-                times.append(time.perf_counter() - started)
-        return [1e3 * slowdown * statistics.median(times) for times in seconds]
+        times = median_latencies_ms(predictors, one, repeats=_LATENCY_REPEATS)
+        return [slowdown * milliseconds for milliseconds in times]
 
     return latency
 

@@ -6,8 +6,6 @@ budgets, and the best is written. Exit code 2 if none is good enough.
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -168,7 +166,7 @@ def _compress(
     from fedge.compress.pipeline import compress
     from fedge.compress.target import slowdown_of
     from fedge.release.health import measure_memory
-    from fedge.runtime.predictor import OnnxPredictor
+    from fedge.runtime.predictor import OnnxPredictor, median_latencies_ms
     from fedge.runtime.preprocess import Normalization
     from fedge.runtime.score import score_outputs
 
@@ -182,13 +180,9 @@ def _compress(
 
     def latency(candidates: Sequence[bytes]) -> list[float]:
         predictors = [OnnxPredictor(candidate, as_it_is) for candidate in candidates]
-        seconds: list[list[float]] = [[] for _ in predictors]
-        for _ in range(_LATENCY_REPEATS):
-            for predictor, times in zip(predictors, seconds, strict=True):
-                started = time.perf_counter()
-                predictor.predict(samples.inputs[:1])
-                times.append(time.perf_counter() - started)
-        return [1e3 * slowdown * statistics.median(times) for times in seconds]
+        one = samples.inputs[:1]
+        times = median_latencies_ms(predictors, one, repeats=_LATENCY_REPEATS)
+        return [slowdown * milliseconds for milliseconds in times]
 
     try:
         evaluate(model)

@@ -10,6 +10,7 @@ refers to other files or grows while it is loaded is refused before the runtime 
 
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -107,12 +108,25 @@ def median_latency_ms(
     Raises:
         ValueError: `repeats` is below 1.
     """
+    (result,) = median_latencies_ms([predictor], raw_batch, repeats=repeats)
+    return result
+
+
+def median_latencies_ms(
+    predictors: Sequence[Predictor], raw_batch: AnyArray, *, repeats: int
+) -> list[float]:
+    """Return each one's median time; they run in turns, so that a busy moment hits all.
+
+    Arguments and errors as `median_latency_ms`.
+    """
     if repeats < 1:
         raise ValueError(f"repeats: {repeats} must be at least 1")
-    predictor.predict(raw_batch)
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
+    for predictor in predictors:
         predictor.predict(raw_batch)
-        seconds.append(time.perf_counter() - started)
-    return 1e3 * statistics.median(seconds)
+    seconds: list[list[float]] = [[] for _ in predictors]
+    for _ in range(repeats):
+        for predictor, times in zip(predictors, seconds, strict=True):
+            started = time.perf_counter()
+            predictor.predict(raw_batch)
+            times.append(time.perf_counter() - started)
+    return [1e3 * statistics.median(times) for times in seconds]
