@@ -13,7 +13,8 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from fedge.compress.quantize import prepared, quiet
+from fedge.compress.quantize import prepared
+from fedge.export.quiet import quiet_quantizer
 from fedge.export.strip import strip
 
 _OPERATORS = ("LSTM", "MatMul")
@@ -39,7 +40,7 @@ def quantize_dynamic_int8(model: bytes) -> bytes:
     Args:
         model: float32 ONNX file.
     """
-    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
+    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet_quantizer():
         source, result = Path(folder, "source"), Path(folder, "result")
         source.write_bytes(prepared(model))
         quantize_dynamic(

@@ -15,10 +15,8 @@ Source: Jacob et al. (2018), arXiv:1712.05877; ONNX Runtime, quantize_static; NV
 TensorRT developer guide, "Working with Quantized Types".
 """
 
-import logging
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,7 @@ from fedge.arrays import AnyArray, check_finite
 from fedge.compress.recurrent import has_recurrent, store_recurrent_int8
 from fedge.compress.symmetric import check_symmetric
 from fedge.errors import CompressionError
+from fedge.export.quiet import quiet_quantizer
 from fedge.export.strip import strip
 from fedge.runtime.ranges import Ranges
 
@@ -135,7 +134,7 @@ def _checked(model: bytes, calibration: AnyArray | Ranges, quantize: Quantize) -
 
 def prepared(model: bytes) -> bytes:
     """Return the model as the quantizer sees it: constants folded, shapes inferred."""
-    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
+    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet_quantizer():
         source, result = Path(folder, "source"), Path(folder, "prepared")
         source.write_bytes(model)
         quant_pre_process(source, result, skip_symbolic_shape=True)
@@ -183,7 +182,7 @@ def _quantize_for_tensorrt(model: bytes, calibration: AnyArray | Ranges) -> byte
 def _quantize(model: bytes, calibration: AnyArray | Ranges, **options: Any) -> bytes:  # noqa: ANN401  # onnxruntime's
     """Return the quantizer's own result, through files that nobody else can read."""
     graph = onnx.load_model_from_string(model).graph
-    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet():
+    with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet_quantizer():
         source, result = Path(folder, "source"), Path(folder, "result")
         source.write_bytes(prepared(model))
         reader, known = None, None
@@ -246,24 +245,3 @@ def _check_runs(model: bytes, inputs: AnyArray) -> None:
             "int8: an output is not finite; are the weights and the calibration "
             "examples finite? Otherwise set compression.quantization=none"
         )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the quantizer's remarks out of the application's root logger.
-
-    It logs through the root logger, whose first use without a handler installs one;
-    the null handler prevents that. Records of others are not touched.
-    """
-    root, handler = logging.getLogger(), logging.NullHandler()
-    root.addHandler(handler)
-    root.addFilter(_is_not_the_quantizers)
-    try:
-        yield
-    finally:
-        root.removeFilter(_is_not_the_quantizers)
-        root.removeHandler(handler)
-
-
-def _is_not_the_quantizers(record: logging.LogRecord) -> bool:
-    return "onnxruntime" not in record.pathname

@@ -11,7 +11,7 @@ import torch
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
 from fedge.export.exporter import Precision
-from fedge.export.quiet import quiet
+from fedge.export.quiet import quiet_converter
 from fedge.export.single import one_example
 from fedge.runtime.backends import Runtime, open_predictor
 from fedge.runtime.opening import first_line, needing
@@ -31,12 +31,12 @@ class ExecutorchExporter:
         self, module: torch.nn.Module, inputs: AnyArray, precision: Precision
     ) -> bytes:
         """Return a `.pte` file; see `Exporter.export`."""
-        with needing(self.name), quiet():
+        with needing(self.name), quiet_converter():
             import executorch.exir  # noqa: F401  # asked for before the long work
             import torchao  # noqa: F401
         twin, example = one_example(module, inputs)
         try:
-            with quiet(), torch.no_grad():
+            with quiet_converter(), torch.no_grad():
                 program = torch.export.export(twin, (example,))
                 if precision is Precision.int8:
                     program = _quantize(program, example, inputs)

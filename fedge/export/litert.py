@@ -14,7 +14,7 @@ import torch
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
 from fedge.export.exporter import Precision
-from fedge.export.quiet import quiet
+from fedge.export.quiet import quiet_converter
 from fedge.export.single import one_example
 from fedge.runtime.backends import Runtime, open_predictor
 from fedge.runtime.opening import first_line, needing
@@ -34,12 +34,12 @@ class LitertExporter:
         self, module: torch.nn.Module, inputs: AnyArray, precision: Precision
     ) -> bytes:
         """Return a `.tflite` file; see `Exporter.export`."""
-        with needing(self.name), quiet():
+        with needing(self.name), quiet_converter():
             import ai_edge_quantizer  # noqa: F401  # asked for before the long work
             import litert_torch
         twin, example = one_example(module, inputs)
         try:
-            with quiet():
+            with quiet_converter():
                 converted = litert_torch.convert(twin, (example,))
                 model = bytes(converted.model_content())
                 if precision is not Precision.float32:

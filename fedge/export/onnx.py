@@ -8,10 +8,6 @@ Not in here: quantization, and the check that the file computes what the module 
 """
 
 import copy
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -20,12 +16,11 @@ from onnx import numpy_helper
 
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
+from fedge.export.quiet import quiet_exporter
 from fedge.export.strip import strip
 
 __all__ = ["OnnxTemplate", "export_onnx", "strip"]
 
-# It reports, once per export, that torchvision's operators are not installed.
-_NOISY_LOGGER = "torch.onnx._internal.exporter._registration"
 
 _MAX_FOLDED = 1 << 31  # bytes; what a protobuf can hold
 
@@ -90,7 +85,7 @@ def _traced(module: torch.nn.Module, example: AnyArray) -> onnx.ModelProto:
     while, and convolutions laid out for training (channels last) would add operators.
     """
     twin = copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # stub
-    with torch.no_grad(), quiet():
+    with torch.no_grad(), quiet_exporter():
         try:
             program = torch.onnx.export(
                 twin,
@@ -136,21 +131,3 @@ def _example_batch(example: AnyArray) -> torch.Tensor:
     if example.ndim < 1 or len(example) == 0:
         raise ValueError(f"example: shape {example.shape}, need (n, ...) with n >= 1")
     return torch.from_numpy(np.repeat(example[:1], 2, axis=0))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what the exporter says about its own insides, and nothing else."""
-    logger = logging.getLogger(_NOISY_LOGGER)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            # torch calls functions that torch has deprecated
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            # recurrent layers; harmless, as only the copy is touched
-            warnings.filterwarnings("ignore", "The tensor attributes? ", UserWarning)
-            yield
-    finally:
-        logger.setLevel(level)

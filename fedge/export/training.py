@@ -8,7 +8,6 @@ batch size. Not in here: whether the graph does what PyTorch does
 Source: torch.func.grad_and_value; make_fx traces the gradient into the graph.
 """
 
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fedge.config.experiment import to_json
 from fedge.errors import CompressionError, FedgeError
 from fedge.export.decompositions import decompositions
-from fedge.export.onnx import quiet
+from fedge.export.quiet import quiet_exporter
 from fedge.export.step import Loss, ModelOutputs, check_traceable, make_step, open_twin
 from fedge.export.strip import strip
 from fedge.runtime.graph import METADATA, GraphInfo
@@ -157,7 +156,7 @@ def _refusal(model: nn.Module, exc: Exception) -> CompressionError:
 @contextmanager
 def _tracing() -> Iterator[None]:
     """Keep PyTorch from fusing what must be seen, and from talking about it."""
-    with warnings.catch_warnings(), torch.no_grad(), quiet(), _untraced():
+    with warnings.catch_warnings(), torch.no_grad(), quiet_exporter():
         warnings.filterwarnings("ignore", "TF32 acceleration", UserWarning)
         warnings.filterwarnings("ignore", "# The axis name", UserWarning)
         with (
@@ -165,17 +164,3 @@ def _tracing() -> Iterator[None]:
             sdpa_kernel(SDPBackend.MATH),
         ):
             yield
-
-
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """Let PyTorch not describe every operation to whoever logs: it takes half the time.
-
-    Its own trace goes only to the handlers of this logger, which has no level.
-    """
-    logger = logging.getLogger("torch.__trace")
-    handlers, logger.handlers = logger.handlers, []
-    try:
-        yield
-    finally:
-        logger.handlers = handlers
