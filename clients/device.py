@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from fedge.config import Backend
-from fedge.errors import ConfigError
+from fedge.errors import ConfigError, VerificationError
 
 _SECAGG = ("required", "optional")
 
@@ -30,8 +30,8 @@ class Device:
             aggregation (`secagg` = "optional", or FEDGE_SECAGG); by default it refuses.
         backend: what it trains with (`train-backend`, or FEDGE_TRAIN_BACKEND: "torch"
             or "onnx"); by default PyTorch where that is installed.
-        graphs: SHA-256 (hex) of the training and evaluation graphs that it runs
-            (`train-graphs`, separated by commas); empty: any that passes the checks.
+        graphs: SHA-256 (hex) of the training, evaluation and calibration graphs that it
+            runs (`train-graphs`, separated by commas); empty: any that is valid.
     """
 
     partition_id: int
@@ -41,6 +41,18 @@ class Device:
     may_train_openly: bool
     backend: Backend = Backend.torch
     graphs: tuple[str, ...] = ()
+
+    def check_allowed(self, sha256: str) -> None:
+        """Raise VerificationError unless the owner lets this graph be run.
+
+        Args:
+            sha256: of the graph that a server sent (hex).
+        """
+        if self.graphs and sha256 not in self.graphs:
+            raise VerificationError(
+                f"graph {sha256[:16]}... is none of those that this device's owner "
+                f"allows (node config train-graphs)"
+            )
 
     @property
     def source(self) -> tuple[Path | None, tuple[str, ...]]:

@@ -54,6 +54,13 @@ def train_alone(message: Message, device: Device, packed: PackedGraph) -> LocalU
 
 def evaluate_alone(message: Message, device: Device, packed: PackedGraph) -> Evaluation:
     """Return how good the model is here; errors as `training.evaluate_model`."""
+    if not device.may_train_openly and not device.graphs:
+        # Answers to evaluation are open, and a loss can be any function of the data.
+        raise VerificationError(
+            "this device answers openly to graphs that its owner knows only: name them "
+            "in node config train-graphs (the server's log says their SHA-256), or set "
+            "run.evaluate_on_devices=false on the server"
+        )
     local, graph = _prepared(message, device, packed, GraphKind.evaluate)
     request = read_evaluation(message.content, graph.spec)
     examples = local.examples(device.partition_id)
@@ -64,11 +71,7 @@ def _prepared(
     message: Message, device: Device, packed: PackedGraph, kind: GraphKind
 ) -> tuple[LocalTask, Graph]:
     local = local_task(task_of(message.content), device.data_root, device.allow)
-    if device.graphs and packed.sha256 not in device.graphs:
-        raise VerificationError(
-            f"graph {packed.sha256[:16]}... is none of those that this device's owner "
-            f"allows (node config train-graphs)"
-        )
+    device.check_allowed(packed.sha256)
     graph = _loaded(packed, kind)
     if graph.info.task is not local.info.task:
         raise PeerError(

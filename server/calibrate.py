@@ -103,6 +103,8 @@ def _ask(setup: Setup, wiring: Wiring, watched: Observed) -> Ranges:
 def _request(setup: Setup, watched: Observed) -> CalibrateRequest:
     secagg = setup.experiment.secagg
     secured = secagg.mode is not SecAggMode.off
+    sha256 = hashlib.sha256(watched.graph).hexdigest()
+    logger.info("calibration graph: sha256=%s", sha256)
     return CalibrateRequest(
         graph=watched.graph,
         task=setup.task,

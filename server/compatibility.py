@@ -6,14 +6,18 @@ All problems are found and told at once, each with the two settings and the ways
 import math
 
 from fedge.config import (
+    Backend,
     Calibration,
+    CompressionConfig,
     CrashMoment,
     Experiment,
     PartitionKind,
+    Quantization,
     RangeStatistic,
     SecAggMode,
     Task,
 )
+from fedge.config.compression import PruneScope
 from fedge.config.fitting import fitting_augmentations, fitting_models
 from fedge.config.fleet import AvailabilityKind
 from fedge.errors import ConfigError
@@ -21,6 +25,14 @@ from fedge.fleet.profiles import core_flops_per_second
 from fedge.secagg.ring import PROFILES
 from fedge.strategy import Needs
 
+# Forms that need activation ranges; all but these compute in float32.
+_WITH_RANGES = set(Quantization) - {
+    Quantization.none,
+    Quantization.dynamic,
+    Quantization.int4,
+    Quantization.codebook,
+}
+_EXACT = 1e-9
 _FILE_LOADERS = ("fashion_mnist", "uci_har", "shakespeare", "heart_disease")
 
 # Each simulated device verifies and tests a release, which takes about a second.
@@ -134,7 +146,35 @@ def _secagg_problems(experiment: Experiment) -> list[str]:
 
 
 def _compression_problems(experiment: Experiment) -> list[str]:
-    device = experiment.compression.device
+    compression, run = experiment.compression, experiment.run
+    problems = []
+    if compression.qat_rounds > run.rounds:
+        problems.append(
+            f"compression.qat_rounds: {compression.qat_rounds} is more than "
+            f"run.rounds: {run.rounds}; train for the form in fewer rounds"
+        )
+    if compression.qat_rounds > 0 and experiment.train.backend is Backend.onnx:
+        problems.append(
+            "compression.qat_rounds: weights are rounded by PyTorch alone, but "
+            "train.backend=onnx; set qat_rounds=0 or train.backend=torch"
+        )
+    if compression.distill_epochs > 0 and not experiment.release.enabled:
+        problems.append(
+            "compression.distill_epochs: what is distilled is the release, but "
+            "release=none; set distill_epochs=0 or release=signed"
+        )
+    kept = compression.sparsity * compression.prune_group
+    if compression.prune_scope is PruneScope.group and abs(kept - round(kept)) > _EXACT:
+        problems.append(
+            f"compression.sparsity: {compression.sparsity} of prune_group="
+            f"{compression.prune_group} is no whole number; use a multiple of "
+            f"{1 / compression.prune_group:g}"
+        )
+    return problems + _device_problems(compression)
+
+
+def _device_problems(compression: CompressionConfig) -> list[str]:
+    device = compression.device
     try:
         if device is not None:
             core_flops_per_second(device)
@@ -147,6 +187,7 @@ def _calibration_problems(experiment: Experiment) -> list[str]:
     compression, secagg = experiment.compression, experiment.secagg
     if (
         compression.calibration is Calibration.federated
+        and compression.quantization in _WITH_RANGES
         and compression.range_statistic is RangeStatistic.extremes
         and secagg.mode is not SecAggMode.off
     ):

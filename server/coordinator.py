@@ -111,14 +111,16 @@ def train(
     for round_index in range(first_round, run.rounds):
         setup = offering(setup, setup.strategy.local(state.strategy_state))
         state, record = _round(setup, wiring, state, round_index)
+        is_best = record.score == record.score and (best is None or record.score > best)
+        # What was judged, which may be about to lose channels.
+        judged = to_bytes(state) if is_best else None
         old = setup
         setup, state = narrow(setup, state, round_index=round_index + 1)
         if setup is not old:
             wiring.resize(setup.spec.size)
             state = _pruned(setup, state, round_index)
-        is_best = record.score == record.score and (best is None or record.score > best)
         with measure("journal"):
-            journal.commit(record, to_bytes(state), best=is_best)
+            journal.commit(record, to_bytes(state), best=judged)
         best = record.score if is_best else best
         observer.round_finished(record)
     return setup, state

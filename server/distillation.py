@@ -36,6 +36,8 @@ def distilled(setup: Setup, state: ModelState, journal: Journal) -> Float32:
     if config.distill_epochs == 0 or best is None:
         return state.params
     teacher_state = from_bytes(prototype(state), best.state)
+    if np.array_equal(teacher_state.params, state.params):
+        return state.params  # nothing to learn from itself
     teacher = fitted(setup, teacher_state.shapes)
     set_params(teacher.model, teacher.spec, teacher_state.params)
     rng = generator(setup.experiment.run.seed, Purpose.MODEL, 2)

@@ -140,13 +140,15 @@ class Journal:
             with self._transaction("the first state") as cursor:
                 _put(cursor, LAST, -1, state)
 
-    def commit(self, record: RoundRecord, state: bytes, *, best: bool) -> None:
+    def commit(
+        self, record: RoundRecord, state: bytes, *, best: bytes | None = None
+    ) -> None:
         """Make a round count: its record and the state after it, at once.
 
         Args:
             record: the round; the one after the last committed.
             state: the state after it.
-            best: whether it is the best so far.
+            best: the state that this round's score is of, if it is the best so far.
 
         Raises:
             JournalError: another round is due, or the disk is full; nothing changed.
@@ -159,8 +161,8 @@ class Journal:
         with self._transaction(f"round {record.round_index}") as cursor:
             cursor.execute("INSERT INTO rounds VALUES (?, ?)", row)
             _put(cursor, LAST, record.round_index, state)
-            if best:
-                _put(cursor, BEST, record.round_index, state)
+            if best is not None:
+                _put(cursor, BEST, record.round_index, best)
 
     def last(self) -> Checkpoint | None:
         """Return the state after the last committed round, if there is any state."""

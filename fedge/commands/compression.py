@@ -148,7 +148,7 @@ def _read(path: Path) -> bytes:
             f"{path}: is {found.quantization} already; compress the float32 model that "
             f"it was made from"
         )
-    if found.inputs and found.inputs[0].partition("(")[2].split(",")[0].isdigit():
+    if found.fixed_batch:
         raise DataError(
             f"{path}: its batch has a fixed size ({found.inputs[0]}); export it with a "
             f"dynamic first axis (torch.onnx.export: dynamic_shapes)"
@@ -163,6 +163,8 @@ def _compress(
     task: Task,
     dense_bytes: int,
 ) -> "Compressed":
+    import numpy as np
+
     from fedge.compress.pipeline import compress
     from fedge.compress.target import slowdown_of
     from fedge.release.health import measure_memory
@@ -173,10 +175,15 @@ def _compress(
     is_float = samples.inputs.dtype.kind == "f"
     as_it_is = Normalization((0.0,), (1.0,)) if is_float else Normalization()
     slowdown = slowdown_of(config.device)
+    # A regression's score is R^2, whatever the unit of its targets.
+    targets, unit = samples.targets, np.float32(1.0)
+    if task is Task.regression:
+        unit = targets.std() or unit
+        targets = targets / unit
 
     def evaluate(candidate: bytes) -> float:
         outputs = OnnxPredictor(candidate, as_it_is).predict(samples.inputs)
-        return score_outputs(outputs, samples.targets, task).score
+        return score_outputs(outputs / unit, targets, task).score
 
     def latency(candidates: Sequence[bytes]) -> list[float]:
         predictors = [OnnxPredictor(candidate, as_it_is) for candidate in candidates]

@@ -13,7 +13,8 @@ from pathlib import Path
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from fedge.compress.quantize import prepared
+from fedge.compress.quantize import RUNTIME_ERRORS, check_runs, prepared, zeros_for
+from fedge.errors import CompressionError
 from fedge.export.quiet import quiet_quantizer
 from fedge.export.strip import strip
 
@@ -39,6 +40,9 @@ def quantize_dynamic_int8(model: bytes) -> bytes:
 
     Args:
         model: float32 ONNX file.
+
+    Raises:
+        CompressionError: the result does not run (a weight that two layers share).
     """
     with tempfile.TemporaryDirectory(prefix="fedge.") as folder, quiet_quantizer():
         source, result = Path(folder, "source"), Path(folder, "result")
@@ -51,4 +55,12 @@ def quantize_dynamic_int8(model: bytes) -> bytes:
             per_channel=True,
             reduce_range=True,  # as in `quantize`
         )
-        return strip(result.read_bytes())
+        quantized = strip(result.read_bytes())
+    try:
+        check_runs(quantized, zeros_for(model))
+    except RUNTIME_ERRORS as exc:
+        raise CompressionError(
+            "dynamic: the runtime refuses the model; choose another "
+            "compression.quantization"
+        ) from exc
+    return quantized

@@ -24,8 +24,12 @@ _CUTS = np.linspace(1.0, 0.4, 13, dtype=np.float32)  # of the largest weight
 
 
 def is_large(shape: tuple[int, ...]) -> bool:
-    """Say whether an array of this shape is worth storing in four bits."""
-    return len(shape) > 1 and math.prod(shape) >= _MIN_VALUES
+    """Say whether an array of this shape is worth storing in four bits.
+
+    A recurrent layer's bias has two axes in ONNX, of which one has the length 1.
+    """
+    wide = [side for side in shape if side > 1]
+    return len(wide) > 1 and math.prod(shape) >= _MIN_VALUES
 
 
 def widest_scales(rows: Float32, limit: int) -> Float32:

@@ -138,10 +138,11 @@ def _check_accuracy(report: CompressionReport, config: CompressionConfig) -> Non
 
 
 def _check_ratio(report: CompressionReport, config: CompressionConfig) -> None:
-    if not report.ratio >= config.min_ratio:
+    is_whole = report.chosen == FLOAT32 and config.min_ratio <= 1.0
+    if not report.ratio >= config.min_ratio and not is_whole:
         raise CompressionError(
             f"compression.min_ratio: {report.chosen} is {report.ratio:.2f} times "
             f"smaller than the float32 file, at least {config.min_ratio} is required; "
-            "lower the limit, raise compression.sparsity, or set "
-            f"compression.quantization=int8\n{report.table()}"
+            "lower the limit, remove more weights or channels, or choose a smaller "
+            f"form (compression.quantization)\n{report.table()}"
         )

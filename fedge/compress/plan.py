@@ -64,7 +64,7 @@ def build(
                 continue
             try:
                 models[str(name)] = builder(fp32_model, calibration)
-            except CompressionError:
+            except (CompressionError, ValueError):
                 continue  # one of several; the others may do
     return models
 
@@ -101,9 +101,8 @@ def choose(candidates: Sequence[Candidate], config: CompressionConfig) -> str:
     if not fitting:
         reasons = [f"{c.name}: {', '.join(exceeded(c, config))}" for c in candidates]
         raise CompressionError(
-            "no form of the model is within the budgets; raise them, raise "
-            "compression.channel_sparsity, or set compression.quantization=smallest\n"
-            + "\n".join(reasons)
+            "no form of the model is within the budgets; raise them, or make the "
+            "network smaller\n" + "\n".join(reasons)
         )
     ranking = _RANKINGS.get(config.quantization)
     if ranking is None:

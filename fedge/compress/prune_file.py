@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from fedge.arrays import Float32
-from fedge.compress.grid import is_large
+from fedge.compress.stored import is_large_matrix
 
 
 def prune_file(model: bytes, *, sparsity: float) -> bytes:
@@ -26,14 +26,13 @@ def prune_file(model: bytes, *, sparsity: float) -> bytes:
         sparsity: in [0, 1).
 
     Raises:
-        ValueError: the sparsity is out of range, or a weight is not finite.
+        ValueError: the sparsity is out of range.
     """
     if not 0.0 <= sparsity < 1.0:
         raise ValueError(f"sparsity: {sparsity} not in [0, 1)")
     parsed = onnx.load_model_from_string(model)
     for array in parsed.graph.initializer:
-        is_float = array.data_type == onnx.TensorProto.FLOAT
-        if is_float and is_large(tuple(array.dims)):
+        if is_large_matrix(array):
             values = _without_smallest(numpy_helper.to_array(array), sparsity)
             array.CopyFrom(numpy_helper.from_array(values, array.name))
     result: bytes = parsed.SerializeToString(deterministic=True)
@@ -41,8 +40,6 @@ def prune_file(model: bytes, *, sparsity: float) -> bytes:
 
 
 def _without_smallest(values: Float32, sparsity: float) -> Float32:
-    if not np.isfinite(values).all():
-        raise ValueError("prune: a weight is not finite")
     order = np.argsort(np.abs(values), axis=None, kind="stable")
     result = values.copy()
     result.reshape(-1)[order[: int(sparsity * values.size)]] = 0.0

@@ -52,7 +52,7 @@ _PASSING = (
 
 Quantize = Callable[[bytes, AnyArray | Ranges], bytes]
 
-_RUNTIME_ERRORS = (
+RUNTIME_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -116,14 +116,14 @@ def _checked(model: bytes, calibration: AnyArray | Ranges, quantize: Quantize) -
     """Return the stripped result of `quantize`, once it has run on the examples."""
     examples = calibration
     if isinstance(examples, Ranges):
-        examples = _zeros(model)
+        examples = zeros_for(model)
     if len(examples) == 0:
         raise ValueError("calibration: no examples; raise calibration_examples")
     check_finite(examples, "calibration")
     try:
         quantized = strip(quantize(model, calibration))
-        _check_runs(quantized, examples[:_BATCH_SIZE])
-    except _RUNTIME_ERRORS as exc:
+        check_runs(quantized, examples[:_BATCH_SIZE])
+    except RUNTIME_ERRORS as exc:
         raise CompressionError(
             "int8: the runtime refuses the model with calibration examples of dtype "
             f"{examples.dtype} and shape {examples.shape}; if the float32 model "
@@ -141,7 +141,7 @@ def prepared(model: bytes) -> bytes:
         return result.read_bytes()
 
 
-def _zeros(model: bytes) -> AnyArray:
+def zeros_for(model: bytes) -> AnyArray:
     """Return one input of zeros, of the model's declared shape and type."""
     declared = onnx.load_model_from_string(model).graph.input[0].type.tensor_type
     sides = [dim.dim_value or 1 for dim in declared.shape.dim]
@@ -235,7 +235,8 @@ def quantized_op_types(graph: onnx.GraphProto) -> list[str]:
     return [*_WEIGHTED, *_PASSING]
 
 
-def _check_runs(model: bytes, inputs: AnyArray) -> None:
+def check_runs(model: bytes, inputs: AnyArray) -> None:
+    """Raise CompressionError, or one of RUNTIME_ERRORS, if a model does not run."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -1,6 +1,8 @@
 """Examples that a model is calibrated with and judged on, from a file of arrays."""
 
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,19 @@ from fedge.errors import DataError
 from fedge.runtime.boxes import check_targets
 
 MAX_MB = 4096
+# What reading a damaged archive, or the header of an array in it, can raise.
+_UNREADABLE = (
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    ValueError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _MAX_CLASSES = 1 << 16
 _KINDS = "fiub"  # floats, integers, booleans
 
@@ -43,7 +58,7 @@ def read_samples(path: Path, task: Task) -> Samples:
         _check_size(path)
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
+    except _UNREADABLE as exc:
         raise DataError(f"{path}: not a readable .npz file ({exc})") from exc
     if set(found) != {"inputs", "targets"}:
         raise DataError(
@@ -66,10 +81,14 @@ def read_samples(path: Path, task: Task) -> Samples:
         )
     if task is Task.detection:
         _check_boxes(path, targets.astype(np.float32))
-    return Samples(
-        inputs.astype(np.float32 if inputs.dtype.kind == "f" else np.int64),
-        targets.astype(np.int64 if whole else np.float32),
-    )
+    with np.errstate(over="ignore"):
+        samples = Samples(
+            inputs.astype(np.float32 if inputs.dtype.kind == "f" else np.int64),
+            targets.astype(np.int64 if whole else np.float32),
+        )
+    if not np.isfinite(samples.inputs).all() or (whole and samples.targets.min() < 0):
+        raise DataError(f"{path}: numbers are too large for float32 or int64")
+    return samples
 
 
 def _check_boxes(path: Path, targets: AnyArray) -> None:

@@ -9,6 +9,7 @@ prediction.) Not in here: the forms themselves (`codebook`, `int4`, `recurrent`)
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
@@ -30,8 +31,13 @@ class Stored:
 
 
 def is_large_matrix(array: onnx.TensorProto) -> bool:
-    """Say whether an initializer is a float32 weight that is worth storing smaller."""
-    return is_matrix(array) and is_large(tuple(array.dims))
+    """Say whether an initializer is a float32 weight that is worth storing smaller.
+
+    Not if a value is not finite (-inf in attention masks).
+    """
+    if not is_matrix(array) or not is_large(tuple(array.dims)):
+        return False
+    return bool(np.isfinite(numpy_helper.to_array(array)).all())
 
 
 def is_matrix(array: onnx.TensorProto) -> bool:

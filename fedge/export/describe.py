@@ -15,7 +15,11 @@ from fedge.export.macs import count_macs
 from fedge.runtime.model_check import check_model
 
 # How names of arrays end that weights are stored in.
-_ENDINGS = {"_codebook": "codebook", "_int4": "int4"}
+_ENDINGS = {
+    ("_codebook", "_index"): "codebook",
+    ("_int4", "_scale"): "int4",
+    ("_int8", "_scale"): "int8",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Description:
         num_weights: values of the arrays with two or more axes.
         sparsity: share of zeros among them; NaN if there are none.
         quantization: "float32", "int8", "dynamic", "int4" or "codebook".
+        fixed_batch: whether an input's first axis has a fixed length.
         macs: multiply-accumulate operations for one example; NaN if they cannot be
             counted.
     """
@@ -43,6 +48,7 @@ class Description:
     sparsity: float
     quantization: str
     macs: float
+    fixed_batch: bool
 
 
 def describe(model: bytes) -> Description:
@@ -75,16 +81,25 @@ def describe(model: bytes) -> Description:
         sparsity=zeros / total if total else float("nan"),
         quantization=_quantization(arrays, operators),
         macs=_macs(model),
+        fixed_batch=any(
+            _has_fixed_batch(v) for v in graph.input if v.name not in arrays
+        ),
     )
 
 
 def _quantization(arrays: Collection[str], operators: Collection[str]) -> str:
-    for ending, quantization in _ENDINGS.items():
-        if any(name.endswith(ending) for name in arrays):
+    for (ending, companion), quantization in _ENDINGS.items():
+        stems = [n.removesuffix(ending) for n in arrays if n.endswith(ending)]
+        if any(f"{stem}{companion}" in arrays for stem in stems):
             return quantization
     if any(name.startswith("Dynamic") for name in operators):
         return "dynamic"
     return "int8" if "DequantizeLinear" in operators else "float32"
+
+
+def _has_fixed_batch(value: onnx.ValueInfoProto) -> bool:
+    sides = value.type.tensor_type.shape.dim
+    return bool(sides) and sides[0].HasField("dim_value")
 
 
 def _macs(model: bytes) -> float:

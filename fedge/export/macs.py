@@ -30,7 +30,10 @@ def count_macs(model: bytes) -> int:
     """
     parsed = onnx.load_model_from_string(model)
     _set_batch_to_one(parsed.graph)
-    graph = onnx.shape_inference.infer_shapes(parsed, data_prop=True).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(parsed, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as exc:
+        raise CompressionError("multiplications: shapes cannot be inferred") from exc
     shapes = _shapes(graph)
     total = 0
     for node in graph.node:
@@ -46,7 +49,10 @@ def count_macs(model: bytes) -> int:
 
 
 def _set_batch_to_one(graph: onnx.GraphProto) -> None:
+    weights = {array.name for array in graph.initializer}
     for value in graph.input:
+        if value.name in weights:  # as files of old versions have it
+            continue
         sides = value.type.tensor_type.shape.dim
         if sides:
             sides[0].dim_value = 1

@@ -6,9 +6,13 @@ trainable values and the vector of its buffers; the batch may have any size. Who
 such files: fedge/export/training.py.
 """
 
-from collections.abc import Mapping, Sequence
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +26,14 @@ from fedge.runtime.opening import first_line
 from fedge.runtime.session import open_bounded_session, runtime_errors
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+    from onnxruntime import InferenceSession, RunOptions
+
+logger = logging.getLogger(__name__)
 
 METADATA = "fedge.graph"
 VERSION = 1
 MAX_COORDINATES = 1 << 28
+MAX_SECONDS = 3600.0  # of one message, whatever the server asks for
 
 _DTYPES = {
     "tensor(float)": np.dtype(np.float32),
@@ -34,6 +41,7 @@ _DTYPES = {
     "tensor(bool)": np.dtype(np.bool_),
 }
 
+Run = Callable[[Mapping[str, AnyArray]], list[Float32]]
 # Dtype and shape of an input; None is the number of examples.
 Port = tuple[np.dtype[Any], tuple[int | None, ...]]
 
@@ -181,21 +189,60 @@ class Graph:
     spec: ModelSpec
     _session: "InferenceSession"
 
-    def run(self, feeds: Mapping[str, AnyArray]) -> list[Float32]:
-        """Return the outputs, in the order of `info.outputs()`.
+    @contextmanager
+    def running(self, *, seconds: float = MAX_SECONDS) -> Iterator[Run]:
+        """Let the graph be run, as often as one likes, for so long in all.
 
         Raises:
-            VerificationError: the graph failed, or an output has another type.
+            VerificationError: when run: it failed, the time is over, or an output is
+                not float32. Whoever made the graph can choose what the runtime
+                complains of, and so write this device's data into its words: they
+                must not leave (`saying_nothing`).
         """
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
         try:
-            outputs: list[Float32] = self._session.run(None, dict(feeds))
+            yield partial(self._run, options)
+        finally:
+            timer.cancel()
+
+    def _run(
+        self, options: "RunOptions", feeds: Mapping[str, AnyArray]
+    ) -> list[Float32]:
+        """Return the outputs, in the order of `info.outputs()`."""
+        try:
+            outputs: list[Float32] = self._session.run(None, dict(feeds), options)
         except runtime_errors() as exc:
-            raise VerificationError(
-                f"the server's {self.info.kind} graph failed: {first_line(exc)}"
-            ) from exc
+            raise VerificationError(f"graph failed: {first_line(exc)}") from exc
         if any(output.dtype != np.float32 for output in outputs):
             raise VerificationError("the server's graph gives other than float32")
         return outputs
+
+
+@contextmanager
+def saying_nothing(kind: GraphKind) -> Iterator[None]:
+    """Let no error's text leave this block: it could hold private data.
+
+    A graph from a server can make an index, a shape or a count out of the examples, and
+    the error that follows would name it to the server, in the clear.
+
+    Raises:
+        VerificationError: with the same words for whatever went wrong; what it was is
+            in this device's own log (DEBUG).
+    """
+    try:
+        yield
+    except Exception as exc:  # whatever it says, it is not passed on
+        logger.debug("the server's %s graph failed", kind, exc_info=exc)
+        raise VerificationError(
+            f"the server's {kind} graph failed on this device, took too long, or gave "
+            f"values that are not finite or of other shapes (is train.learning_rate "
+            f"too high?); this device's own log says more"
+        ) from None
 
 
 def load_graph(model: bytes, kind: GraphKind) -> Graph:

@@ -19,6 +19,7 @@ Source: onnx.proto3 (ONNX 1.23).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 from fedge.errors import DataError, VerificationError
@@ -35,6 +36,8 @@ from fedge.runtime.protobuf import (
 _Value: TypeAlias = "int | memoryview | _Message"
 _Message: TypeAlias = "dict[int, list[_Value]]"
 
+# Fields of an attribute that hold its value: f, i, s, t and their lists.
+_VALUES_OF_SETTINGS = (2, 3, 4, 5, 7, 8, 9, 10)
 _TYPED: tuple[int, ...] = (4, 5, 7, 10, 11)
 _MAX_NAME = 1024  # longer names are cut; two that then are one name are refused
 _MAX_NUMBERS = 4096  # of an attribute, or axes of a tensor
@@ -125,10 +128,13 @@ def read_onnx(model: bytes | memoryview, *, max_fields: int = MAX_FIELDS) -> Onn
     if not graphs:
         raise DataError("model file: not ONNX, or without a graph")
     (graph,) = graphs
+    inputs = {_text(m, 1): _sides(m) for m in _messages(graph, 11)}
+    if len(inputs) != len(_messages(graph, 11)):
+        raise DataError("model file: an input is declared twice")
     return OnnxFile(
         nodes=tuple(_node(m) for m in _messages(graph, 1)),
         tensors=tuple(_tensor(m) for m in _messages(graph, 5)),
-        inputs={_text(m, 1): _sides(m) for m in _messages(graph, 11)},
+        inputs=inputs,
         outputs=tuple(_text(m, 1) for m in _messages(graph, 12)),
         opset=_opset(message),
     )
@@ -169,7 +175,10 @@ def _refuse(kind: str, text: str, wire: int, value: int | memoryview) -> None:
 
 
 def _node(message: _Message) -> Node:
-    attributes = {_text(m, 1): _attribute(m) for m in _messages(message, 5)}
+    given = _messages(message, 5)
+    attributes = {_text(m, 1): _attribute(m) for m in given}
+    if len(attributes) != len(given):
+        raise DataError("model file: an operator has a setting twice")
     return Node(
         op_type=_text(message, 4),
         domain=_text(message, 7),
@@ -180,6 +189,8 @@ def _node(message: _Message) -> Node:
 
 
 def _attribute(message: _Message) -> Attribute:
+    if sum(number in message for number in _VALUES_OF_SETTINGS) > 1:
+        raise DataError("model file: a setting has several values")
     tensors = _messages(message, 5)
     floats = [v for n in (2, 7) for v in message.get(n, ())]
     return Attribute(
@@ -227,16 +238,13 @@ def _flat(message: _Message, number: int) -> list[int | memoryview]:
 def _numbers(message: _Message, number: int) -> tuple[int, ...]:
     found: list[int] = []
     for value in _flat(message, number):
-        found += [signed(value)] if isinstance(value, int) else list(_few(value))
-    if len(found) > _MAX_NUMBERS:
-        raise DataError(f"model file: more than {_MAX_NUMBERS} numbers in one setting")
+        more = (signed(value),) if isinstance(value, int) else varints(value)
+        found += islice(more, _MAX_NUMBERS + 1)
+        if len(found) > _MAX_NUMBERS:
+            raise DataError(
+                f"model file: more than {_MAX_NUMBERS} numbers in one setting"
+            )
     return tuple(found)
-
-
-def _few(packed: memoryview) -> list[int]:
-    if len(packed) > 10 * _MAX_NUMBERS:
-        raise DataError(f"model file: more than {_MAX_NUMBERS} numbers in one setting")
-    return list(varints(packed))
 
 
 def _texts(message: _Message, number: int) -> tuple[str, ...]:

@@ -85,6 +85,8 @@ def score_outputs(outputs: Float32, targets: AnyArray, task: Task) -> Evaluation
     match task:
         case Task.classification | Task.next_token:
             _check_shapes(outputs.shape[:-1] == targets.shape, outputs, targets)
+            if targets.size and targets.max() >= outputs.shape[-1]:
+                raise ValueError("outputs: fewer classes than there are in the targets")
             errors = _cross_entropies(outputs, targets)
             scores = (outputs.argmax(axis=-1) == targets).astype(np.float64)
         case Task.regression:

@@ -6,6 +6,7 @@ bounded arena of memory: more than that is refused by an exception, not by the k
 """
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ def open_bounded_session(model: bytes) -> "InferenceSession":
     """Return a session of one thread, in the arena that all such sessions share.
 
     Guarantee: running it takes no more than half of the machine's memory, and at most
-    1 GiB, for whatever the model asks; beyond that it raises.
+    1 GiB, for whatever the model asks; beyond that it raises. Loading computes nothing:
+    constants are not folded, which would happen outside of the arena.
 
     Raises:
         DataError: it is no model that the runtime can load.
@@ -52,7 +54,7 @@ def open_bounded_session(model: bytes) -> "InferenceSession":
     _register_arena()
     options = _options(1)
     options.add_session_config_entry("session.use_env_allocators", "1")
-    return _open(model, options)
+    return _open(model, options, disabled=("ConstantFolding",))
 
 
 @cache  # one arena in a process
@@ -82,12 +84,17 @@ def _options(threads: int) -> "SessionOptions":
     return options
 
 
-def _open(model: bytes, options: "SessionOptions") -> "InferenceSession":
+def _open(
+    model: bytes, options: "SessionOptions", *, disabled: Sequence[str] = ()
+) -> "InferenceSession":
     import onnxruntime
 
     try:
         return onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(disabled),
         )
     except runtime_errors() as exc:
         raise DataError(f"model file: {first_line(exc)}") from exc

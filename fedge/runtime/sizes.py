@@ -29,6 +29,7 @@ _REDUCING = frozenset(("ReduceMax", "ReduceMin", "ReduceProd"))
 _ELEMENTWISE = frozenset((
     "Add", "Div", "Max", "Min", "Mod", "Mul", "Sub", "Where",
 ))  # fmt: skip
+_DIVIDING = frozenset(("Div", "Mod"))
 _COMPARING = frozenset((
     "And", "Equal", "Greater", "Less", "Not", "Or",
 ))  # fmt: skip
@@ -51,14 +52,16 @@ class Size:
     is_whole: bool = True
 
     @classmethod
-    def within(cls, product: int, largest: int, entries: int) -> "Size | None":
+    def within(
+        cls, product: int, largest: int, entries: int, *, is_whole: bool
+    ) -> "Size | None":
         """Return these bounds, none of them beyond `HUGE`; None for too many entries.
 
         Sizes of sizes double their digits with every operator otherwise.
         """
         if entries > MAX_ENTRIES:
             return None
-        return cls(min(product, HUGE), min(largest, HUGE), entries)
+        return cls(min(product, HUGE), min(largest, HUGE), entries, is_whole)
 
 
 def size_of(tensor: Tensor) -> Size | None:
@@ -111,16 +114,17 @@ def size_after(node: Node, inputs: Sequence[Size | None]) -> Size | None:
 def _kept(size: Size | None, *, is_reduced: bool) -> Size | None:
     if size is None or not is_reduced:
         return size
-    return Size.within(size.product, size.product, size.entries)
+    return Size.within(size.product, size.product, size.entries, is_whole=size.is_whole)
 
 
 def _combined(op: str, inputs: Sequence[Size]) -> Size | None:
     if op != "Concat":
-        return _elementwise(inputs)
+        return _elementwise(op, inputs)
     return Size.within(
         math.prod(size.product for size in inputs),
         max(size.largest for size in inputs),
         sum(size.entries for size in inputs),
+        is_whole=all(size.is_whole for size in inputs),
     )
 
 
@@ -136,15 +140,31 @@ def _filled(node: Node) -> Size | None:
 def _gathered(source: Size | None, places: Size | None) -> Size | None:
     if source is None or places is None or places.entries > MAX_ENTRIES:
         return None
-    return Size.within(source.largest**places.entries, source.largest, places.entries)
+    return Size.within(
+        source.largest**places.entries,
+        source.largest,
+        places.entries,
+        is_whole=source.is_whole,
+    )
 
 
-def _elementwise(inputs: Sequence[Size]) -> Size | None:
-    """Return bounds that hold for sums, differences, products and choices."""
+def _elementwise(op: str, inputs: Sequence[Size]) -> Size | None:
+    """Return bounds that hold for sums, differences, products, quotients and choices.
+
+    None for what is divided by a fraction, which can be as near to 0 as it likes.
+    """
+    if op in _DIVIDING and not inputs[-1].is_whole:
+        return None
     entries = max(size.entries for size in inputs)
     product, largest = 2**entries, 2
     for size in inputs:
         same = size.entries == entries
         product *= size.product if same else size.largest**entries
         largest *= size.largest
-    return Size.within(product, largest, entries)
+    return Size.within(
+        product,
+        largest,
+        entries,
+        # A quotient of whole numbers that are stored as floats may be a fraction.
+        is_whole=op not in _DIVIDING and all(size.is_whole for size in inputs),
+    )

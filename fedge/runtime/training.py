@@ -14,7 +14,7 @@ from fedge.arrays import AnyArray, Bool, Float32
 from fedge.config import OptimizerName, TrainConfig
 from fedge.errors import DataError, PeerError, VerificationError
 from fedge.runtime.augment import augment_arrays
-from fedge.runtime.graph import Graph, GraphInfo
+from fedge.runtime.graph import Graph, GraphInfo, saying_nothing
 from fedge.runtime.local import (
     LocalUpdate,
     batch_sizes,
@@ -60,9 +60,9 @@ def train_on_graph(
     Raises:
         DataError: there are no examples, or they do not fit the graph.
         PeerError: the graph cannot do what the settings ask for.
-        VerificationError: the graph failed.
-        ValueError: shapes do not fit, the mask prunes a buffer, or the trained model is
-            not finite.
+        VerificationError: the graph failed, or the trained model is not finite; the
+            message is always the same (`saying_nothing`).
+        ValueError: shapes do not fit, or the mask prunes a buffer.
     """
     info = graph.info
     check_graph_fits(info, config, local=local, masked=mask is not None)
@@ -76,18 +76,19 @@ def train_on_graph(
     names = ["params", *info.states, *(["buffers"] if info.batch_norm else [])]
     batches = islice(endless_indices(len(inputs), sizes, rng), num_steps)
     losses, weights = [], []
-    for rates, chosen in zip(_rates(config, learning_rate), batches, strict=False):
-        feeds |= rates
-        feeds["x"] = augment_arrays(inputs[chosen], config.augment, rng)
-        feeds["y"] = targets[chosen]
-        loss, *changed = graph.run(feeds)
-        _check_shapes(feeds, names, changed)
-        feeds |= zip(names, changed, strict=True)
-        losses.append(loss.reshape(()))
-        weights.append(len(chosen))
-    mean_loss = float(np.average(np.stack(losses), weights=weights))
-    delta = _delta(feeds, params)
-    check_trained(delta, mean_loss, learning_rate)
+    with saying_nothing(info.kind), graph.running() as run:
+        for rates, chosen in zip(_rates(config, learning_rate), batches, strict=False):
+            feeds |= rates
+            feeds["x"] = augment_arrays(inputs[chosen], config.augment, rng)
+            feeds["y"] = targets[chosen]
+            loss, *changed = run(feeds)
+            _check_shapes(feeds, names, changed)
+            feeds |= zip(names, changed, strict=True)
+            losses.append(loss.reshape(()))
+            weights.append(len(chosen))
+        mean_loss = float(np.average(np.stack(losses), weights=weights))
+        delta = _delta(feeds, params)
+        check_trained(delta, mean_loss, learning_rate)
     return LocalUpdate(delta, len(inputs), mean_loss, num_steps)
 
 
@@ -114,13 +115,11 @@ def evaluate_on_graph(
     start = start_of(params, None, graph.spec)
     feeds = _model_feeds(graph, start)
     total = NOTHING
-    for first in range(0, len(inputs), batch_size):
-        chosen = slice(first, first + batch_size)
-        (outputs,) = graph.run(feeds | {"x": inputs[chosen]})
-        try:
+    with saying_nothing(info.kind), graph.running() as run:
+        for first in range(0, len(inputs), batch_size):
+            chosen = slice(first, first + batch_size)
+            (outputs,) = run(feeds | {"x": inputs[chosen]})
             total += score_outputs(outputs, targets[chosen], info.task)
-        except ValueError as exc:
-            raise VerificationError(f"the server's evaluation graph: {exc}") from exc
     return total
 
 

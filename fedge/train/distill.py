@@ -133,9 +133,10 @@ def _fit(
     for chosen in batches:
         with rounded():
             distance = _distance(student(inputs[chosen]), wanted[chosen], task)
-            grads = torch.autograd.grad(distance, parameters)
+            grads = torch.autograd.grad(distance, parameters, allow_unused=True)
         for update, grad, flags in zip(updates, grads, gone, strict=True):
-            update(grad.masked_fill(flags, 0.0))
+            if grad is not None:  # else the outputs do not depend on it
+                update(grad.masked_fill(flags, 0.0))
 
 
 def _distance(outputs: Tensor, wanted: Tensor, task: Task) -> Tensor:

@@ -65,8 +65,8 @@ PIPELINES: Mapping[str, Pipeline] = {
     ),
     "digits_mobilenet": Pipeline(
         "MobileNet-style on digits",
-        ("model=mobilenet", "run.rounds=60"),
-        ("compression=small", "compression.channel_sparsity=0.5"),
+        ("model=mobilenet", "run.rounds=80"),
+        ("compression=small", "compression.channel_sparsity=0.4"),
     ),
     "har_cnn1d": Pipeline(
         "1-D CNN on UCI HAR",
@@ -93,13 +93,13 @@ PIPELINES: Mapping[str, Pipeline] = {
 _QAT = (
     "data=fashion_mnist", "model=mobilenet_v2", "model.widths=[8,16]",
     "model.hidden=32", "partition=iid", "fleet=hundred", "run.cohort=10",
-    "run.rounds=20", "run.evaluate_every=20", "train.batch_size=32", "train.epochs=1",
+    "run.rounds=24", "run.evaluate_every=24", "train.batch_size=32", "train.epochs=1",
     # Both take small steps in the last rounds.
     "train.schedule=step", "train.decay_rounds=14", "train.decay_factor=0.1",
     "compression=none",
 )  # fmt: skip
 _QAT_ON = (
-    "compression.quantization=int4", "compression.qat_rounds=6",
+    "compression.quantization=int4", "compression.qat_rounds=10",
     "compression.qat_rate_factor=1",
 )  # fmt: skip
 _COLUMNS = (

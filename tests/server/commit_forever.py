@@ -36,7 +36,9 @@ def main() -> None:
     last = journal.last()
     round_index = last.round_index + 1 if last else 0
     while True:
-        journal.commit(record_of(round_index), state_of(round_index), best=True)
+        journal.commit(
+            record_of(round_index), state_of(round_index), best=state_of(round_index)
+        )
         print(round_index, flush=True)
         round_index += 1
 

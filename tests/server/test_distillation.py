@@ -53,7 +53,7 @@ def test_the_pruned_model_learns_from_the_best_one(
 ) -> None:
     setup, best = dense
     journal.begin(to_bytes(best))
-    journal.commit(RECORD, to_bytes(best), best=True)
+    journal.commit(RECORD, to_bytes(best), best=to_bytes(best))
     small, state = narrow(setup, best, round_index=4)
     state = pruned(state, small.spec, 0.5, small.experiment.compression)
     assert small.spec.size < 0.5 * setup.spec.size
@@ -76,7 +76,7 @@ def test_without_a_best_model_or_without_epochs_nothing_changes(
     setup, state = dense
     journal.begin(to_bytes(state))
     assert distilled(setup, state, journal).tobytes() == state.params.tobytes()
-    journal.commit(RECORD, to_bytes(state), best=True)
+    journal.commit(RECORD, to_bytes(state), best=to_bytes(state))
     compression = replace(setup.experiment.compression, distill_epochs=0)
     off = replace(setup, experiment=replace(setup.experiment, compression=compression))
     assert distilled(off, state, journal).tobytes() == state.params.tobytes()

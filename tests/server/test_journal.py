@@ -47,7 +47,8 @@ def with_rounds(path: Path, num_rounds: int) -> None:
     with closing(Journal.open(path, "{}")) as journal:
         journal.begin(state_of(-1))
         for index in range(num_rounds):
-            journal.commit(record_of(index), state_of(index), best=index == 0)
+            best = state_of(index) if index == 0 else None
+            journal.commit(record_of(index), state_of(index), best=best)
 
 
 def read_everything(path: Path) -> None:
@@ -95,15 +96,15 @@ def test_a_round_out_of_order_is_refused_and_changes_nothing(
     journal: Journal, round_index: int
 ) -> None:
     journal.begin(state_of(-1))
-    journal.commit(record_of(0), state_of(0), best=False)
+    journal.commit(record_of(0), state_of(0))
     with pytest.raises(JournalError, match=f"round {round_index} is not due, but 1"):
-        journal.commit(record_of(round_index), b"x", best=True)
+        journal.commit(record_of(round_index), b"x", best=b"x")
     assert len(journal.rounds()) == 1
     assert journal.best() is None
 
 
 def test_a_round_without_a_first_state_counts_from_zero(journal: Journal) -> None:
-    journal.commit(record_of(0), b"x", best=False)
+    journal.commit(record_of(0), b"x")
     assert len(journal.rounds()) == 1
 
 
@@ -225,12 +226,12 @@ def test_a_full_disk_loses_the_round_and_nothing_else(small_disk: Path) -> None:
     filler.write_bytes(b"x" * (SMALL_DISK - path.stat().st_size - 20_000))
     with closing(Journal.open(path, "{}")) as journal:
         with pytest.raises(JournalError, match=r"round 2 could not be stored.*room"):
-            journal.commit(record_of(2), b"z" * 200_000, best=True)
+            journal.commit(record_of(2), b"z" * 200_000, best=b"z" * 200_000)
         last = journal.last()
         assert last is not None
         assert last.state == state_of(1)
         filler.unlink()
-        journal.commit(record_of(2), b"z" * 200_000, best=True)
+        journal.commit(record_of(2), b"z" * 200_000, best=b"z" * 200_000)
         assert len(journal.rounds()) == 3
 
 

@@ -46,7 +46,7 @@ def commit_rounds(folder: Path, config: FaultsConfig) -> int:
             first = last.round_index + 1 if last else 0
             observer.run_started(first_round=first, num_rounds=NUM_ROUNDS)
             for index in range(first, NUM_ROUNDS):
-                journal.commit(record_of(index), state_of(index), best=True)
+                journal.commit(record_of(index), state_of(index), best=state_of(index))
                 observer.round_finished(record_of(index))
             observer.stage_started("signing the release")
             (folder / "signed").touch()

@@ -31,7 +31,8 @@ def test_a_sound_graph_is_loaded_and_run() -> None:
         "params": np.array([1, 2, 4], np.float32),
         "learning_rate": np.array(0.1, np.float32),
     }
-    loss, params = graph.run(feeds)
+    with graph.running() as run:
+        loss, params = run(feeds)
     assert loss == 7.0
     assert params.tolist() == [0.5, 1.0, 2.0]
     assert graph.spec.num_trainable == 3
@@ -159,8 +160,8 @@ def test_a_graph_that_wants_too_much_memory_fails_and_nothing_else() -> None:
         "params": np.zeros(3, np.float32),
         "learning_rate": np.array(0.1, np.float32),
     }
-    with pytest.raises(VerificationError, match="graph failed"):
-        graph.run(feeds)
+    with graph.running() as run, pytest.raises(VerificationError, match="failed"):
+        run(feeds)
 
 
 @given(cut=st.integers(0, 400), flips=st.lists(st.integers(0, 2**31), max_size=4))
