@@ -122,7 +122,7 @@ HOSTILE = {
 def test_a_graph_that_gives_no_ranges_is_answered_with_an_error(
     task: str, name: str
 ) -> None:
-    assert "calibration: the graph" in refusal(ask(HOSTILE[name], task))
+    assert "calibration: the server's graph" in refusal(ask(HOSTILE[name], task))
 
 
 def test_a_graph_that_grows_is_refused_before_it_is_run(task: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from fedge.config import (
     Augmentation,
+    Backend,
     CompressionConfig,
     CrashMoment,
     DataConfig,
@@ -22,6 +23,7 @@ from fedge.config import (
     Task,
     TrainConfig,
 )
+from fedge.config.compression import PruneScope
 from fedge.config.fitting import AUGMENTATIONS_BY_KIND, MODELS_BY_KIND
 from fedge.config.fleet import DeviceKind
 from fedge.errors import ConfigError
@@ -59,6 +61,34 @@ def problems(experiment: Experiment) -> list[str]:
                 compression=CompressionConfig(device=DeviceKind.jetson_agx_orin)
             ),
             ["compression.device", "jetson_agx_orin is not known", "raspberry_pi_4"],
+        ),
+        (
+            Experiment(
+                compression=CompressionConfig(qat_rounds=21), run=RunConfig(rounds=20)
+            ),
+            ["compression.qat_rounds: 21", "run.rounds: 20"],
+        ),
+        (
+            Experiment(
+                compression=CompressionConfig(qat_rounds=1),
+                train=TrainConfig(backend=Backend.onnx),
+            ),
+            ["compression.qat_rounds", "train.backend=onnx"],
+        ),
+        (
+            Experiment(
+                compression=CompressionConfig(distill_epochs=1),
+                release=ReleaseConfig(enabled=False),
+            ),
+            ["compression.distill_epochs", "release=none"],
+        ),
+        (
+            Experiment(
+                compression=CompressionConfig(
+                    sparsity=0.6, prune_scope=PruneScope.group, prune_group=4
+                )
+            ),
+            ["compression.sparsity: 0.6", "a multiple of 0.25"],
         ),
         (Experiment(partition=NATURAL), ["partition.kind: natural", "data=digits"]),
         (

@@ -22,10 +22,14 @@ from fedge.errors import (
 )
 from fedge.flower import LocalGrid
 from fedge.flower.records import array_of
+from fedge.models.resize import shapes_of
+from fedge.train.evaluate import evaluate
 from server.app import JOURNAL, coordinate
 from server.events import LogObserver
 from server.journal import RoundRecord, read_rounds
+from server.narrow import fitted
 from server.settings import compose_experiment
+from server.setup import prepare
 from simulations.federation import simulate_federation
 
 FAST = [
@@ -346,6 +350,20 @@ def test_channels_go_while_the_model_trains(tmp_path: Path) -> None:
     assert summary_in(tmp_path)["bytes_fp32"] == 4 * (64 * 16 + 16 + 16 * 10 + 10)
     rounds = read_rounds(tmp_path / JOURNAL)
     assert rounds[-1].bytes_up < 0.7 * rounds[0].bytes_up
+
+
+def test_the_best_model_is_the_one_that_was_judged(tmp_path: Path) -> None:
+    settings = [*NARROWING, "run.rounds=2", "compression.channel_sparsity=0.9"]
+    settings += ["compression.channel_begin=0.5", "compression.channel_end=0.5"]
+    watcher = run(experiment_of(*settings), tmp_path)
+    best = max(watcher.rounds, key=lambda record: record.score)
+    setup = prepare(experiment_of(*settings))
+    arrays = load_file(tmp_path / "best.safetensors")
+    shapes = {name: arrays[name].shape for name in shapes_of(setup.model)}
+    setup = fitted(setup, shapes)
+    params = setup.spec.flatten(arrays)
+    judged = evaluate(setup.model, params, setup.data.test, setup.data.info)
+    assert judged.score == best.score
 
 
 def test_channels_go_under_secure_aggregation(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ RECORD = RoundRecord(
     sparsity=0.0, bytes_down=1, bytes_up=1, seconds=1.0,
 )  # fmt: skip
 SETTINGS = [
-    "model=mlp", "model.widths=[32]", "secagg=off", "release=none", "run.rounds=4",
+    "model=mlp", "model.widths=[32]", "secagg=off", "run.rounds=4",
     "compression=small", "compression.channel_multiple=1", "compression.sparsity=0.5",
     "compression.channel_begin=1", "compression.channel_end=1",
     "compression.distill_epochs=30",
@@ -40,7 +40,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def dense(tmp_path_factory: pytest.TempPathFactory) -> tuple[Setup, ModelState]:
     """A trained network that still has all its channels."""
     folder = tmp_path_factory.mktemp("dense")
-    plain = [*SETTINGS[:5], "compression=none"]
+    plain = [*SETTINGS[:4], "release=none", "compression=none"]
     simulate_federation(compose_experiment(plain), folder)
     setup = prepare(compose_experiment(SETTINGS))
 

@@ -44,6 +44,15 @@ def test_few_different_values_are_restored_exactly() -> None:
     assert np.array_equal(entries[index], values)
 
 
+@pytest.mark.parametrize("num_distinct", [2, 5, 14])
+def test_frequent_values_do_not_push_the_others_out(num_distinct: int) -> None:
+    rng = np.random.default_rng(0)
+    distinct = rng.uniform(-1, 1, num_distinct).astype(np.float32)
+    values = np.concatenate([distinct, np.full(1000, distinct[0])])
+    entries, index = codebook_of(values, 16)
+    assert np.array_equal(entries[index], values)
+
+
 def test_a_codebook_is_closer_than_evenly_spaced_values() -> None:
     values = np.random.default_rng(0).normal(size=4000).astype(np.float32)
     step = np.abs(values).max() / 7.5  # four bits, evenly

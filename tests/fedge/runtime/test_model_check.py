@@ -248,3 +248,44 @@ def test_operators_of_an_old_version_are_refused() -> None:
     proto.opset_import[0].version = 10
     with pytest.raises(DataError, match="opset 11 or later"):
         check_model(proto.SerializeToString())
+
+
+def test_settings_that_are_given_twice_are_refused() -> None:
+    small, large = (numpy_helper.from_array(np.zeros(n, np.int64)) for n in (1, 3))
+    node = helper.make_node("Constant", [], ["c"], value=small)
+    node.attribute.append(helper.make_attribute("value", large))
+    with pytest.raises(DataError, match="twice"):
+        check_model(_with(node))
+    node = helper.make_node("Constant", [], ["c"], value=small)
+    node.attribute[0].ints.extend([1, 2])
+    with pytest.raises(DataError, match="several values"):
+        check_model(_with(node))
+
+
+def test_a_size_that_is_divided_by_a_fraction_is_refused() -> None:
+    values = {"a": np.float32(50), "b": np.float32(1e-6), "one": np.ones(1, np.float32)}
+    nodes = [
+        *(
+            helper.make_node(
+                "Constant", [], [name], value=numpy_helper.from_array(np.array(value))
+            )
+            for name, value in values.items()
+        ),
+        helper.make_node("Div", ["a", "b"], ["q"]),
+        helper.make_node("Cast", ["q"], ["size"], to=onnx.TensorProto.INT64),
+        helper.make_node("Expand", ["one", "size"], ["c"]),
+    ]
+    with pytest.raises(DataError):
+        check_model(_with(*nodes))
+
+
+def _with(*nodes: onnx.NodeProto) -> bytes:
+    """A model in which a value "c" is made by these operators."""
+    graph = helper.make_graph(
+        [*nodes, helper.make_node("Relu", ["x"], ["y"])],
+        "main",
+        [helper.make_tensor_value_info("x", 1, ["n", 3])],
+        [helper.make_tensor_value_info("y", 1, ["n", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    return bytes(model.SerializeToString())
