@@ -36,7 +36,14 @@ from server.collect import Answers, collect
 from server.events import Observer
 from server.graphs import offering
 from server.journal import Journal, RoundRecord
-from server.model_state import ModelState, advance, initial_state, prototype, pruned
+from server.model_state import (
+    ModelState,
+    advance,
+    initial_state,
+    prototype,
+    pruned,
+    sparsity_of,
+)
 from server.narrow import fitted, narrow
 from server.sampler import draw_cohort
 from server.setup import Setup
@@ -278,7 +285,7 @@ def _record(
         score=score,
         device_score=device_score,
         learning_rate=_learning_rate(setup, round_index),
-        sparsity=_sparsity(setup, round_index + 1),
+        sparsity=sparsity_of(state, setup.spec),
         bytes_down=0,
         bytes_up=0,
         seconds=0.0,

@@ -7,7 +7,7 @@ the devices that have PyTorch train.
 import logging
 from dataclasses import replace
 
-from fedge.config import Backend
+from fedge.config import Backend, Task
 from fedge.errors import CompressionError
 from fedge.flower.graph_records import PackedGraph
 from fedge.strategy import LocalSettings
@@ -48,6 +48,8 @@ def _made(setup: Setup, *, proximal: bool) -> OfferedGraphs:
     )
 
     experiment, info = setup.experiment, setup.data.info
+    if info.task is Task.detection:
+        raise CompressionError("data.task=detection has no training graph yet")
     if experiment.compression.qat_rounds > 0:
         raise CompressionError(
             "compression.qat_rounds: weights are rounded by PyTorch alone"

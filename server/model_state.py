@@ -48,6 +48,17 @@ def initial_state(
     return ModelState(strategy.init(trainable), buffers, None, shapes or {})
 
 
+def sparsity_of(state: ModelState, spec: ModelSpec) -> float:
+    """Return the share of the prunable weights that the mask holds at zero."""
+    if state.mask is None:
+        return 0.0
+    places = zip(spec.arrays, spec.slices().values(), strict=True)
+    prunable = [state.mask[place] for array, place in places if array.prunable]
+    total = sum(mask.size for mask in prunable)
+    kept = sum(int(np.count_nonzero(mask)) for mask in prunable)
+    return 1.0 - kept / total if total else 0.0
+
+
 def prototype(state: ModelState) -> ModelState:
     """Return a state whose classes say how a stored one is to be read."""
     return replace(state, mask=None, shapes={})

@@ -1,8 +1,9 @@
 """From the final model to a signed release: export, compress, check, sign.
 
 Killed anywhere and run again, it publishes the same release once: what it makes is a
-function of the model and the settings, and publishing what is published already does
-nothing.
+function of the model and the settings (unless they choose by what was measured: the
+fastest form, or a budget of time or memory), and publishing what is published already
+does nothing.
 """
 
 import hashlib
@@ -216,6 +217,7 @@ def _passport(
     raw = setup.data.test.features[: config.reference_examples]
     outputs = OnnxPredictor(compressed.model, info.normalization).predict(raw)
     agreement = config.min_top1_agreement
+    budgets = with_budgets(setup.experiment.compression)
     passport = Passport(
         version=1,
         model_name=f"{info.name}-{_model_name(setup)}",
@@ -233,8 +235,8 @@ def _passport(
         tolerance=config.tolerance,
         min_top1_agreement=agreement if info.task in _WITH_CLASSES else 0.0,
         golden_sha256=golden_sha256(outputs) if _is_exact(compressed) else "",
-        max_latency_ms=config.max_latency_ms,
-        max_memory_mb=config.max_memory_mb,
+        max_latency_ms=_least(config.max_latency_ms, budgets.max_latency_ms),
+        max_memory_mb=max(64, int(_least(config.max_memory_mb, budgets.max_memory_mb))),
         provenance=_provenance(setup, compressed, sparsity),
     )
     if latest is None:
@@ -258,6 +260,11 @@ def _passport(
 def _is_exact(compressed: Compressed) -> bool:
     """Return whether the shipped model promises its outputs bit for bit."""
     return compressed.report.chosen == "int8" and computes_exactly(compressed.model)
+
+
+def _least(limit: float, budget: float) -> float:
+    """Return the smaller of a limit and a budget; a budget of 0 is none."""
+    return min(limit, budget) if budget > 0.0 else limit
 
 
 def _provenance(setup: Setup, compressed: Compressed, sparsity: float) -> Provenance:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.config.data import Task
 from fedge.config.fleet import DeviceKind
-from fedge.errors import ConfigError, DataError
+from fedge.errors import ConfigError, DataError, HealthCheckError
 
 if TYPE_CHECKING:
     from fedge.compress.pipeline import Compressed
@@ -191,6 +191,13 @@ def _compress(
         times = median_latencies_ms(predictors, one, repeats=_LATENCY_REPEATS)
         return [slowdown * milliseconds for milliseconds in times]
 
+    def memory(candidate: bytes) -> float:
+        one, most = samples.inputs[:1], _MEMORY_LIMIT_MB
+        try:
+            return measure_memory(candidate, one, as_it_is, limit_mb=most)
+        except (HealthCheckError, ConfigError):  # too much for the child's answer
+            return float("nan")
+
     try:
         evaluate(model)
     except (ValueError, IndexError) as exc:
@@ -203,9 +210,7 @@ def _compress(
         config=config,
         evaluate=evaluate,
         latency=latency,
-        memory=lambda candidate: measure_memory(
-            candidate, samples.inputs[:1], as_it_is, limit_mb=_MEMORY_LIMIT_MB
-        ),
+        memory=memory,
         dense_bytes=dense_bytes,
     )
 

@@ -8,19 +8,28 @@ from pathlib import Path
 from fedge.errors import DataError, FedgeError
 from fedge.release.passport import Passport
 
+_MAX_BYTES = 64 << 20
+
 
 def read_passport(path: Path) -> Passport | None:
     """Return the passport beside a model file, or in the file itself; None: none.
 
+    What lies beside a model and is no passport is passed over.
+
     Raises:
-        DataError: it is damaged.
+        DataError: the file itself should be one, and is none, or damaged.
     """
-    place = path if path.suffix == ".json" else path.with_name("passport.json")
+    is_asked_for = path.suffix == ".json"
+    place = path if is_asked_for else path.with_name("passport.json")
     if not place.is_file():
         return None
     try:
+        if place.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{place}: more than {_MAX_BYTES} bytes")
         return Passport.from_custom(json.loads(place.read_bytes()))
     except (OSError, ValueError, RecursionError, FedgeError) as exc:
+        if not is_asked_for:
+            return None
         raise DataError(f"{place}: not a passport, or damaged ({exc})") from exc
 
 

@@ -77,10 +77,14 @@ def exceeded(candidate: Candidate, config: CompressionConfig) -> list[str]:
         ("max_memory_mb", candidate.memory_mb, config.max_memory_mb),
     )
     return [
-        f"compression.{name}: {value:.4g}, at most {most:g}"
+        f"compression.{name}: {_text(value)}, at most {most:g}"
         for name, value, most in budgets
         if most > 0.0 and not value <= most  # a NaN was not measured: it fails
     ]
+
+
+def _text(value: float) -> str:
+    return "could not be measured" if math.isnan(value) else f"{value:.4g}"
 
 
 def choose(candidates: Sequence[Candidate], config: CompressionConfig) -> str:

@@ -69,18 +69,6 @@ def channel_sparsity_at(
     return min(1.0 - float(kept), config.channel_sparsity)
 
 
-def prunes_at(config: CompressionConfig, *, round_index: int, num_rounds: int) -> bool:
-    """Return whether the mask grows when `round_index` rounds are done.
-
-    Raises:
-        ValueError: as `sparsity_at`.
-    """
-    now = sparsity_at(config, round_index=round_index, num_rounds=num_rounds)
-    if round_index == 0:
-        return now > 0.0
-    return now > sparsity_at(config, round_index=round_index - 1, num_rounds=num_rounds)
-
-
 def _check_place(round_index: int, num_rounds: int) -> None:
     if round_index < 0 or num_rounds < 1:
         raise ValueError(

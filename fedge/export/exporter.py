@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 
 from fedge.arrays import AnyArray, check_finite
-from fedge.errors import CompressionError, ConfigError, DataError
+from fedge.errors import CompressionError, ConfigError, DataError, VerificationError
 from fedge.export.parity import Limits, Parity, as_they_are, check_predictor
 from fedge.runtime.predictor import Predictor
 from fedge.runtime.preprocess import Normalization
@@ -132,7 +132,7 @@ def export_checked(
     check_anonymous(model)
     try:
         predictor = exporter.open(model, as_they_are(inputs))
-    except DataError as exc:
+    except (DataError, VerificationError) as exc:
         raise CompressionError(
             f"{exporter.name}: the runtime does not take the exported file: {exc}"
         ) from exc

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedge.compress.pack import pack, unpack
-from fedge.errors import DigestMismatchError, PeerError
+from fedge.errors import CompressionError, DigestMismatchError, PeerError
 from fedge.flower.entries import arrays_of, config_of, read_entry
 from fedge.flower.records import array_of, read_array
 from fedge.runtime.graph_check import MAX_GRAPH_BYTES
@@ -35,8 +35,18 @@ class PackedGraph:
 
     @classmethod
     def of(cls, model: bytes) -> "PackedGraph":
-        """Pack an ONNX file."""
-        return cls(pack(model, level=_LEVEL), hashlib.sha256(model).hexdigest())
+        """Pack an ONNX file.
+
+        Raises:
+            CompressionError: it is larger than devices accept.
+        """
+        data = pack(model, level=_LEVEL)
+        if len(data) > MAX_PACKED_BYTES or len(model) > MAX_GRAPH_BYTES:
+            raise CompressionError(
+                f"graph: {len(model)} bytes, {len(data)} packed; devices accept at "
+                f"most {MAX_GRAPH_BYTES} and {MAX_PACKED_BYTES}"
+            )
+        return cls(data, hashlib.sha256(model).hexdigest())
 
     def model(self) -> bytes:
         """Return the file.

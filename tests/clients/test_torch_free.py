@@ -1,5 +1,6 @@
 """A device without PyTorch: the same handlers, the same answers, or a clear error."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,9 @@ import torch
 from flwr.app import Message, RecordDict
 
 from clients.app import app
+from fedge.compress.pack import pack
 from fedge.compress.prune import pack_mask
+from fedge.errors import CompressionError
 from fedge.flower import LocalGrid
 from fedge.flower.graph_records import MAX_PACKED_BYTES, PackedGraph
 from fedge.flower.wire import (
@@ -255,5 +258,8 @@ def test_a_damaged_graph_is_refused_by_an_error_of_ours(name: str) -> None:
 
 
 def test_a_bomb_is_not_unpacked() -> None:
-    bomb = PackedGraph.of(b"\0" * (1 << 26))
+    zeros = bytes(1 << 26)
+    with pytest.raises(CompressionError, match="devices accept at most"):
+        PackedGraph.of(zeros)
+    bomb = PackedGraph(pack(zeros, level=3), hashlib.sha256(zeros).hexdigest())
     assert "at most" in refusal(train_request(bomb).to_content())

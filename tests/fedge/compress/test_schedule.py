@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedge.compress.schedule import channel_sparsity_at, prunes_at, sparsity_at
+from fedge.compress.schedule import channel_sparsity_at, sparsity_at
 from fedge.config.compression import CompressionConfig
 
 configs = st.builds(
@@ -40,22 +40,6 @@ def test_half_way_seven_eighths_are_pruned() -> None:
     config = CompressionConfig(sparsity=0.8, prune_begin=0.0, prune_end=1.0)
     # 1 - (1 - 1/2)**3 = 7/8, exact in binary
     assert sparsity_at(config, round_index=5, num_rounds=10) == 0.8 * 0.875
-
-
-def test_without_a_target_nothing_is_ever_pruned() -> None:
-    config = CompressionConfig(sparsity=0.0)
-    assert not any(prunes_at(config, round_index=i, num_rounds=9) for i in range(10))
-
-
-def test_a_schedule_without_length_is_one_step() -> None:
-    config = CompressionConfig(sparsity=0.5, prune_begin=0.5, prune_end=0.5)
-    steps = [prunes_at(config, round_index=i, num_rounds=4) for i in range(5)]
-    assert steps == [False, False, True, False, False]
-
-
-def test_pruning_may_be_done_before_the_first_round() -> None:
-    config = CompressionConfig(sparsity=0.5, prune_begin=0.0, prune_end=0.0)
-    assert prunes_at(config, round_index=0, num_rounds=4)
 
 
 @pytest.mark.parametrize(("round_index", "num_rounds"), [(-1, 5), (0, 0)])
