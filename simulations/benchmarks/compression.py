@@ -66,7 +66,10 @@ PIPELINES: Mapping[str, Pipeline] = {
     "digits_mobilenet": Pipeline(
         "MobileNet-style on digits",
         ("model=mobilenet", "run.rounds=80"),
-        ("compression=small", "compression.channel_sparsity=0.4"),
+        (
+            "compression=small", "compression.channel_sparsity=0.4",
+            "compression.sparsity=0.5",
+        ),
     ),
     "har_cnn1d": Pipeline(
         "1-D CNN on UCI HAR",

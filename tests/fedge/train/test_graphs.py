@@ -18,7 +18,7 @@ from fedge.config import (
 )
 from fedge.data.dataset import DataInfo, Examples
 from fedge.data.inputs import inputs_of
-from fedge.errors import CompressionError, DataError, PeerError
+from fedge.errors import CompressionError, DataError, PeerError, VerificationError
 from fedge.models.vector import spec_of
 from fedge.runtime.graph import Graph, GraphKind, load_graph
 from fedge.runtime.local import LocalUpdate
@@ -242,7 +242,7 @@ def test_examples_of_another_shape_are_refused(adam_step: Graph) -> None:
 
 def test_training_that_diverges_is_refused(adam_step: Graph) -> None:
     inputs, targets = inputs_of(make_examples(TABLE, 9), TABLE)
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(VerificationError, match="not finite"):
         train_on_graph(
             adam_step, made_up_params(make_line()), inputs, targets, ADAM,
             local=LocalSettings(), learning_rate=1e38, mask=None,
