@@ -68,7 +68,7 @@ PIPELINES: Mapping[str, Pipeline] = {
         ("model=mobilenet", "run.rounds=80"),
         (
             "compression=small", "compression.channel_sparsity=0.4",
-            "compression.sparsity=0.5",
+            "compression.sparsity=0.6",
         ),
     ),
     "har_cnn1d": Pipeline(
