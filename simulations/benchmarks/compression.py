@@ -109,7 +109,7 @@ _COLUMNS = (
     ("model", "title", ""),
     ("float32 kB", "dense_kb", ".0f"),
     ("sent kB", "sent_kb", ".1f"),
-    ("ratio", "ratio", ".0f"),
+    ("ratio", "ratio", ".1f"),
     ("accuracy", "dense_accuracy", ".4f"),
     ("shipped", "accuracy", ".4f"),
     ("faster, batch 1", "speedup_b1", ".1f"),
