@@ -82,12 +82,10 @@ def _examples(
         seed=task.seed,
         client_index=device.partition_id,
     )
-    count = min(request.num_examples, len(own))
-    if count == 0:
+    if min(request.num_examples, len(own)) == 0:
         raise PeerError("calibration: this device has no examples")
     rng = generator(task.seed, Purpose.MODEL, _CALIBRATION, device.partition_id)
-    chosen = np.sort(rng.choice(len(own), size=count, replace=False))
-    return own.features[chosen], data.info.normalization
+    return own.draw(request.num_examples, rng).features, data.info.normalization
 
 
 def _outputs(

@@ -41,11 +41,9 @@ def distilled(setup: Setup, state: ModelState, journal: Journal) -> Float32:
     teacher = fitted(setup, teacher_state.shapes)
     set_params(teacher.model, teacher.spec, teacher_state.params)
     rng = generator(setup.experiment.run.seed, Purpose.MODEL, 2)
-    train = setup.data.train
-    num_chosen = min(config.distill_examples, len(train))
-    chosen = np.sort(rng.choice(len(train), size=num_chosen, replace=False))
-    inputs = setup.data.info.normalization.apply(train.features[chosen])
-    logger.info("distilling: examples=%d epochs=%d", len(chosen), config.distill_epochs)
+    drawn = setup.data.train.draw(config.distill_examples, rng).features
+    inputs = setup.data.info.normalization.apply(drawn)
+    logger.info("distilling: examples=%d epochs=%d", len(inputs), config.distill_epochs)
     qat = config.qat_rounds > 0
     return distill(
         setup.model,

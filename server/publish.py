@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.exact import computes_exactly
 from fedge.compress.pipeline import Compressed, compress
@@ -172,10 +170,8 @@ def _compress(
 def _calibration_examples(setup: Setup) -> AnyArray:
     """Return training examples of the coordinator's own copy, drawn from the seed."""
     wanted = setup.experiment.compression.calibration_examples
-    num_train = len(setup.data.train)
     rng = generator(setup.experiment.run.seed, Purpose.MODEL, 1)
-    chosen = rng.choice(num_train, size=min(wanted, num_train), replace=False)
-    return setup.data.train.features[np.sort(chosen)]
+    return setup.data.train.draw(wanted, rng).features
 
 
 def _latency_of(setup: Setup) -> Callable[[Sequence[bytes]], Sequence[float]]:

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from torch import nn
@@ -55,11 +54,9 @@ class FinishedRun:
     def calibration(self) -> AnyArray:
         """Return training examples drawn by the seed, as model inputs, (n, ...)."""
         wanted = self.experiment.compression.calibration_examples
-        num_train = len(self.data.train)
         rng = generator(self.experiment.run.seed, Purpose.MODEL, 1)
-        chosen = rng.choice(num_train, size=min(wanted, num_train), replace=False)
-        raw = self.data.train.features[np.sort(chosen)]
-        return self.info.normalization.apply(raw)
+        drawn = self.data.train.draw(wanted, rng)
+        return self.info.normalization.apply(drawn.features)
 
     def score(self, predictor: Predictor) -> float:
         """Return the score of a model on held-out data."""

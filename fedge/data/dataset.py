@@ -37,6 +37,11 @@ class Examples:
         """Return the examples at `indices`, in that order."""
         return Examples(self.features[indices], self.targets[indices])
 
+    def draw(self, count: int, rng: np.random.Generator) -> "Examples":
+        """Return at most so many of them, drawn by the generator, in their order."""
+        size = min(count, len(self))
+        return self.take(np.sort(rng.choice(len(self), size=size, replace=False)))
+
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:

@@ -23,7 +23,7 @@ class OnnxExporter:
     """ONNX Runtime: the default.
 
     Attributes:
-        quantize_int8: for the runtime's integer kernels.
+        quantize_int8: from a float32 file to one for the runtime's integer kernels.
     """
 
     quantize_int8: Quantize
@@ -35,85 +35,60 @@ class OnnxExporter:
         self, module: torch.nn.Module, inputs: AnyArray, precision: Precision
     ) -> bytes:
         """Return an ONNX file; see `Exporter.export`."""
-        return _exported(module, inputs, precision, self.quantize_int8)
+        model = export_onnx(module, inputs[:2])
+        if precision is Precision.float32:
+            return model
+        self._check_int8(model)
+        return self.quantize_int8(model, inputs)
+
+    def _check_int8(self, model: bytes) -> None:
+        """Raise CompressionError if the runtime cannot compute this in int8."""
 
     def open(self, model: bytes, normalization: Normalization) -> Predictor:
         """Open it in ONNX Runtime."""
         return open_predictor(Runtime.onnx, model, normalization)
 
 
-@dataclass(frozen=True, slots=True)
-class TensorrtExporter:
+class TensorrtExporter(OnnxExporter):
     """TensorRT: an ONNX file from which a Jetson builds its own engine.
 
     An engine belongs to one GPU and one version of TensorRT, so it is built on the
-    device, from the file that was signed. Checked in ONNX Runtime, without integer
-    kernels: what the file says, not what this processor makes of it.
-
-    Attributes:
-        quantize_int8: with all zero points 0.
+    device, from the file that was signed. Its int8 has all zero points 0. Checked in
+    ONNX Runtime, without integer kernels: what the file says, not what this processor
+    makes of it.
     """
 
-    quantize_int8: Quantize
     name: ClassVar[str] = "tensorrt"
-    suffix: ClassVar[str] = ".onnx"
-    precisions: ClassVar[tuple[Precision, ...]] = (Precision.float32, Precision.int8)
-
-    def export(
-        self, module: torch.nn.Module, inputs: AnyArray, precision: Precision
-    ) -> bytes:
-        """Return an ONNX file; see `Exporter.export`."""
-        return _exported(module, inputs, precision, self.quantize_int8)
 
     def open(self, model: bytes, normalization: Normalization) -> Predictor:
         """Open it in ONNX Runtime, in float32 arithmetic."""
         return OnnxPredictor(model, normalization, integer_kernels=False)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenvinoExporter:
+class OpenvinoExporter(OnnxExporter):
     """OpenVINO (experimental), which reads ONNX files itself.
 
-    Attributes:
-        quantize_int8: for CPUs.
+    int8 is refused of a network with attention, of which OpenVINO 2026.4.1 computes
+    nonsense without a word, and with recurrent layers, whose int8 weights it does not
+    take.
     """
 
-    quantize_int8: Quantize
     name: ClassVar[str] = "openvino"
-    suffix: ClassVar[str] = ".onnx"
-    precisions: ClassVar[tuple[Precision, ...]] = (Precision.float32, Precision.int8)
 
-    def export(
-        self, module: torch.nn.Module, inputs: AnyArray, precision: Precision
-    ) -> bytes:
-        """Return an ONNX file; see `Exporter.export`.
-
-        Raises:
-            CompressionError: also for int8 and a network with attention, of which
-                OpenVINO 2026.4.1 computes nonsense without a word, or with recurrent
-                layers, whose int8 weights it does not take.
-        """
-        return _exported(module, inputs, precision, self._quantize_checked)
-
-    def _quantize_checked(self, model: bytes, inputs: AnyArray) -> bytes:
-        kind = "attention" if has_attention(model) else "recurrent layers"
-        if kind == "attention" or has_recurrent(model):
-            raise CompressionError(
-                f"openvino: int8 of a network with {kind} is computed wrongly by "
-                "OpenVINO, or not at all; use float32, or another backend"
-            )
-        return self.quantize_int8(model, inputs)
+    def _check_int8(self, model: bytes) -> None:
+        for kind, is_there in (
+            ("attention", has_attention(model)),
+            ("recurrent layers", has_recurrent(model)),
+        ):
+            if is_there:
+                raise CompressionError(
+                    f"openvino: int8 of a network with {kind} is computed wrongly by "
+                    "OpenVINO, or not at all; use float32, or another backend"
+                )
 
     def open(self, model: bytes, normalization: Normalization) -> Predictor:
         """Open it in OpenVINO."""
         return open_predictor(Runtime.openvino, model, normalization)
-
-
-def _exported(
-    module: torch.nn.Module, inputs: AnyArray, precision: Precision, quantize: Quantize
-) -> bytes:
-    model = export_onnx(module, inputs[:2])
-    return model if precision is Precision.float32 else quantize(model, inputs)
 
 
 def has_recurrent(model: bytes) -> bool:

@@ -14,7 +14,7 @@ from fedge.arrays import AnyArray, Bool, Float32
 from fedge.config import OptimizerName, TrainConfig
 from fedge.errors import DataError, PeerError, VerificationError
 from fedge.runtime.augment import augment_arrays
-from fedge.runtime.graph import Graph, GraphInfo, saying_nothing
+from fedge.runtime.graph import Graph, GraphInfo, Run, saying_nothing
 from fedge.runtime.local import (
     LocalUpdate,
     batch_sizes,
@@ -74,22 +74,36 @@ def train_on_graph(
     feeds = _first_feeds(graph, start, config, local, mask)
     feeds |= {"frozen": np.array(min(sizes) == 1)} if info.batch_norm else {}
     names = ["params", *info.states, *(["buffers"] if info.batch_norm else [])]
-    batches = islice(endless_indices(len(inputs), sizes, rng), num_steps)
-    losses, weights = [], []
+    batches = (
+        (chosen, augment_arrays(inputs[chosen], config.augment, rng), targets[chosen])
+        for chosen in islice(endless_indices(len(inputs), sizes, rng), num_steps)
+    )
     with saying_nothing(info.kind), graph.running() as run:
-        for rates, chosen in zip(_rates(config, learning_rate), batches, strict=False):
-            feeds |= rates
-            feeds["x"] = augment_arrays(inputs[chosen], config.augment, rng)
-            feeds["y"] = targets[chosen]
-            loss, *changed = run(feeds)
-            _check_shapes(feeds, names, changed)
-            feeds |= zip(names, changed, strict=True)
-            losses.append(loss.reshape(()))
-            weights.append(len(chosen))
-        mean_loss = float(np.average(np.stack(losses), weights=weights))
+        mean_loss = _run_steps(
+            run, feeds, names, batches, _rates(config, learning_rate)
+        )
         delta = _delta(feeds, params)
         check_trained(delta, mean_loss, learning_rate)
     return LocalUpdate(delta, len(inputs), mean_loss, num_steps)
+
+
+def _run_steps(
+    run: Run,
+    feeds: dict[str, AnyArray],
+    names: list[str],
+    batches: Iterator[tuple[AnyArray, AnyArray, AnyArray]],
+    rates: Iterator[dict[str, AnyArray]],
+) -> float:
+    """Make a step for each batch, moving what is fed; return the mean loss."""
+    losses, weights = [], []
+    for (chosen, x, y), rate in zip(batches, rates, strict=False):
+        feeds |= rate | {"x": x, "y": y}
+        loss, *changed = run(feeds)
+        _check_shapes(feeds, names, changed)
+        feeds |= zip(names, changed, strict=True)
+        losses.append(loss.reshape(()))
+        weights.append(len(chosen))
+    return float(np.average(np.stack(losses), weights=weights))
 
 
 def evaluate_on_graph(

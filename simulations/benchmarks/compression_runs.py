@@ -61,8 +61,8 @@ class Trained:
         """Return some training examples as the model takes them."""
         data = self.setup.data
         rng = generator(0, Purpose.MODEL, 1)
-        chosen = rng.choice(len(data.train), min(count, len(data.train)), replace=False)
-        inputs: Float32 = data.info.normalization.apply(data.train.features[chosen])
+        drawn = data.train.draw(count, rng).features
+        inputs: Float32 = data.info.normalization.apply(drawn)
         return inputs
 
     def accuracy(self, model: bytes) -> float:

@@ -1,12 +1,15 @@
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedge.arrays import Float32
 from fedge.compress.cluster import codebook_of
 from fedge.compress.grid import best_scales, to_codes, widest_scales
+from fedge.compress.int4 import store_int4
 from fedge.config import Quantization
+from fedge.export.onnx import export_onnx
 from fedge.train.fake_quant import WeightRounding
 
 
@@ -98,3 +101,29 @@ def test_an_array_in_another_memory_order_is_rounded_by_its_channels() -> None:
 def test_a_form_that_cannot_be_trained_for_is_refused(form: Quantization) -> None:
     with pytest.raises(ValueError, match="int8, int4, codebook"):
         WeightRounding([values_of(8, 40)], form)
+
+
+def test_a_network_trained_for_int4_computes_what_its_file_computes() -> None:
+    """Also where the exporter folds a normalization into the weights."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3),
+        nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
+    )  # fmt: skip
+    images = np.random.default_rng(1).normal(size=(50, 1, 8, 8)).astype(np.float32)
+    net(torch.from_numpy(images))  # running statistics other than the first ones
+    net.eval()
+    file = store_int4(export_onnx(net, images))
+    with (
+        torch.no_grad(),
+        WeightRounding(
+            [p.detach() for p in net.parameters()], Quantization.int4
+        ).applied(),
+    ):
+        rounded = net(torch.from_numpy(images)).numpy()
+    shipped = ort.InferenceSession(file).run(None, {"input": images})[0]
+    float32 = ort.InferenceSession(export_onnx(net, images)).run(
+        None, {"input": images}
+    )[0]
+    np.testing.assert_allclose(shipped, rounded, atol=1e-4)
+    assert np.abs(shipped - float32).max() > 0.01
