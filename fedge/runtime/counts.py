@@ -6,11 +6,12 @@ and computes what follows from fixed shapes alone while it loads the model.
 """
 
 import math
-from dataclasses import dataclass
 
 from fedge.errors import DataError
-from fedge.runtime.onnx_file import Node, Tensor
-from fedge.runtime.sizes import HUGE, Size, size_from, size_of
+from fedge.runtime.known import Known, integers
+from fedge.runtime.onnx_file import Node
+from fedge.runtime.shapes import matrix_product, shape_after
+from fedge.runtime.sizes import HUGE
 
 # Operators whose result has as many elements as their first input, at most.
 KEEPING = frozenset((
@@ -41,29 +42,6 @@ SIZED = {
     **{"OneHot": (1,), "Pad": (1,), "Resize": (2, 3), "Upsample": (1,)},
 }
 
-_RESHAPING = ("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze")
-_SHRINKING = ("Reduce", "Slice", "Split", "Compress")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a value.
-
-    Attributes:
-        is_constant: whether it may follow from the file alone.
-        elements: upper bound, at most `HUGE`; None if none is known.
-        shape: where it is known.
-        size: what it can be as a size; None if no bound is known.
-    """
-
-    is_constant: bool
-    elements: int | None = None
-    shape: tuple[int, ...] | None = None
-    size: Size | None = None
-
-
-LEFT_OUT = Known(is_constant=True, elements=0, shape=(0,), size=Size(1, 1, 0))
-
 
 def count_after(
     node: Node, inputs: list[Known], grown: int
@@ -81,12 +59,13 @@ def count_after(
     if len(counts) < len(inputs) or not inputs:
         return None, None
     if op in KEEPING or op in _NORMALIZING:
-        same = op not in _RESHAPING and not op.startswith(_SHRINKING)
-        return inputs[0].elements, inputs[0].shape if same else None
+        return inputs[0].elements, shape_after(node, inputs)
     if op in _BROADCASTING:
         return _broadcast(inputs)
     if op == "Gather" and inputs[0].shape is not None:
         return _gathered(node, inputs), None
+    if op == "MatMul" and (product := matrix_product(inputs)):
+        return min(math.prod(product), HUGE), product
     return _bounded(_loose_count(node, counts, grown)), None
 
 
@@ -134,26 +113,3 @@ def _gathered(node: Node, inputs: list[Known]) -> int:
     row = math.prod(shape) // max(shape[axis], 1)
     indices = inputs[1].elements or 0 if len(inputs) > 1 else 0
     return min(row * indices, HUGE)
-
-
-def integers(node: Node, name: str) -> tuple[int, ...]:
-    """Return an operator's setting as whole numbers; none if it has no such one."""
-    attribute = node.attributes.get(name)
-    return () if attribute is None else attribute.ints
-
-
-def constant(node: Node) -> Known:
-    """Return what a Constant holds: a tensor, or numbers."""
-    for attribute in node.attributes.values():
-        if attribute.tensor is not None:
-            return of_tensor(attribute.tensor)
-        if attribute.ints:
-            return Known(True, len(attribute.ints), None, size_from(attribute.ints))
-        if attribute.floats:
-            return Known(True, len(attribute.floats) // 4)
-    raise DataError("model file: a Constant without numbers")
-
-
-def of_tensor(tensor: Tensor) -> Known:
-    """Return what is known of a tensor that has the size it declares."""
-    return Known(True, math.prod(tensor.dims), tensor.dims, size_of(tensor))

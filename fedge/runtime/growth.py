@@ -15,15 +15,8 @@ import math
 from collections.abc import Iterator
 
 from fedge.errors import DataError
-from fedge.runtime.counts import (
-    LEFT_OUT,
-    SIZED,
-    Known,
-    constant,
-    count_after,
-    integers,
-    of_tensor,
-)
+from fedge.runtime.counts import SIZED, count_after
+from fedge.runtime.known import LEFT_OUT, Known, constant, integers, of_tensor
 from fedge.runtime.onnx_file import Node, OnnxFile
 from fedge.runtime.sizes import Size, size_after
 
@@ -128,7 +121,8 @@ def _measured(value: Known) -> Known:
     size = None
     if value.elements is not None:
         bound = max(value.elements, 1)
-        size = Size(bound, bound, axes)
+        largest = bound if value.shape is None else max(value.shape, default=1)
+        size = Size(bound, max(largest, 1), axes)
     return Known(True, max(axes, 1), None, size)
 
 

@@ -7,7 +7,7 @@ input that is open taken as 1, so it says what the literals alone can ask for.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ _REDUCING = frozenset(("ReduceMax", "ReduceMin", "ReduceProd"))
 _ELEMENTWISE = frozenset((
     "Add", "Div", "Max", "Min", "Mod", "Mul", "Sub", "Where",
 ))  # fmt: skip
+_SLICE_INPUTS = 3  # data, starts, ends; with axes or steps it is not a shape's end
 _DIVIDING = frozenset(("Div", "Mod"))
 _COMPARING = frozenset((
     "And", "Equal", "Greater", "Less", "Not", "Or",
@@ -44,12 +45,14 @@ class Size:
         largest: of the largest one; likewise.
         entries: how many there are, at most `MAX_ENTRIES`.
         is_whole: whether they are known to be whole, and not rounded up here.
+        numbers: themselves, if they are whole and stand in the file.
     """
 
     product: int
     largest: int
     entries: int
     is_whole: bool = True
+    numbers: tuple[int, ...] | None = None
 
     @classmethod
     def within(
@@ -89,7 +92,8 @@ def size_from(entries: Sequence[float]) -> Size:
     whole = [math.ceil(abs(e)) if math.isfinite(e) else HUGE for e in entries]
     whole = [max(entry, 1) for entry in whole]
     is_whole = all(float(entry).is_integer() for entry in entries)
-    return Size(math.prod(whole), max(whole, default=1), len(whole), is_whole)
+    numbers = tuple(map(int, entries)) if is_whole else None
+    return Size(math.prod(whole), max(whole, default=1), len(whole), is_whole, numbers)
 
 
 def size_after(node: Node, inputs: Sequence[Size | None]) -> Size | None:
@@ -104,6 +108,8 @@ def size_after(node: Node, inputs: Sequence[Size | None]) -> Size | None:
         return _filled(node)
     if op == "Gather" and len(inputs) > 1:
         return _gathered(inputs[0], inputs[1])
+    if op == "Slice" and len(inputs) == _SLICE_INPUTS and inputs[0] is not None:
+        return _sliced(inputs[0], inputs[1], inputs[2])
     if op in _FIRST | _REDUCING and inputs:
         return _kept(inputs[0], is_reduced=op in _REDUCING)
     known = [size for size in inputs if size is not None]
@@ -113,8 +119,20 @@ def size_after(node: Node, inputs: Sequence[Size | None]) -> Size | None:
 
 def _kept(size: Size | None, *, is_reduced: bool) -> Size | None:
     if size is None or not is_reduced:
-        return size
+        return size and replace(size, numbers=None)
     return Size.within(size.product, size.product, size.entries, is_whole=size.is_whole)
+
+
+def _sliced(source: Size, starts: Size | None, ends: Size | None) -> Size:
+    """Return the bounds of some of the numbers: of fewer, if it says how many."""
+    start, end = (size.numbers if size else None for size in (starts, ends))
+    entries = source.entries
+    if start and end and len(start) == len(end) == 1:
+        # Both count from the same side, so it does not matter how many there are.
+        same_side = (start[0] < 0) == (end[0] < 0)
+        entries = min(entries, max(end[0] - start[0], 0)) if same_side else entries
+    product = min(source.product, source.largest**entries)
+    return replace(source, product=product, entries=entries, numbers=None)
 
 
 def _combined(op: str, inputs: Sequence[Size]) -> Size | None:

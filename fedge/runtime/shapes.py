@@ -1,0 +1,75 @@
+"""Shapes of results whose number of elements is known: bounds of every side.
+
+Open sides of the model's input count as 1, as in `counts`. Only what exporters put
+between an input and the shapes that they compute from it; for the rest none is known.
+"""
+
+import math
+from collections.abc import Sequence
+
+from fedge.runtime.known import Known, integers
+from fedge.runtime.onnx_file import Node
+
+Shape = tuple[int, ...]
+
+_LOSING = ("Reshape", "Flatten", "Squeeze", "Reduce", "Compress")
+_MATRIX = 2
+
+
+def shape_after(node: Node, inputs: Sequence[Known]) -> Shape | None:
+    """Return bounds of the sides of a result no larger than its first input.
+
+    Args:
+        node: one of `counts.KEEPING`, or a normalization.
+        inputs: what is known of its inputs, at least one.
+    """
+    op, shape = node.op_type, inputs[0].shape
+    if shape is None or op.startswith(_LOSING):
+        return None
+    if op == "Transpose":
+        return _transposed(node, shape)
+    if op == "Unsqueeze":
+        return _unsqueezed(node, shape, inputs)
+    if op == "Split" and len(inputs) == 1:
+        return _split(node, shape)
+    return shape
+
+
+def matrix_product(inputs: Sequence[Known]) -> Shape | None:
+    """Return bounds of the sides of inputs @ matrix; None if they are not known."""
+    if len(inputs) != 2 or inputs[0].shape is None or inputs[1].shape is None:
+        return None
+    left, right = inputs[0].shape, inputs[1].shape
+    if len(left) < _MATRIX or len(right) != _MATRIX:
+        return None
+    return (*left[:-1], right[1])
+
+
+def _transposed(node: Node, shape: Shape) -> Shape | None:
+    order = integers(node, "perm") or tuple(reversed(range(len(shape))))
+    if sorted(order) != list(range(len(shape))):
+        return None
+    return tuple(shape[axis] for axis in order)
+
+
+def _unsqueezed(node: Node, shape: Shape, inputs: Sequence[Known]) -> Shape | None:
+    size = inputs[1].size if len(inputs) > 1 else None
+    axes = integers(node, "axes") or (size.numbers if size else None)
+    if not axes:
+        return None
+    rank = len(shape) + len(axes)
+    places = {axis % rank for axis in axes if -rank <= axis < rank}
+    if len(places) != len(axes):
+        return None
+    sides = iter(shape)
+    return tuple(1 if place in places else next(sides) for place in range(rank))
+
+
+def _split(node: Node, shape: Shape) -> Shape:
+    """Return the sides of equal parts; the last one may be smaller."""
+    axis = next(iter(integers(node, "axis")), 0)
+    if integers(node, "split") or not -len(shape) <= axis < len(shape):
+        return shape
+    sides = list(shape)
+    sides[axis] = math.ceil(sides[axis] / max(len(node.outputs), 1))
+    return tuple(sides)
