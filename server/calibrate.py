@@ -36,7 +36,7 @@ from fedge.flower.calibration_records import (
 from fedge.flower.layer import answers_to, stream_replies
 from fedge.flower.records import content_of_reply
 from fedge.release.disk import Disk
-from fedge.runtime.ranges import BOUND, Ranges, decode
+from fedge.runtime.ranges import BOUND, NO_RANGES, Ranges, decode
 from server.collect import num_clients
 from server.coordinator import Wiring
 from server.sampler import draw_cohort
@@ -63,6 +63,8 @@ def calibrate(setup: Setup, wiring: Wiring, fp32_model: bytes, folder: Path) -> 
             nothing must be published.
     """
     watched = observed(fp32_model)
+    if watched is None:
+        return NO_RANGES
     key = _key(setup, watched)
     found = _stored(folder / FILE, key, watched.names)
     if found is None:

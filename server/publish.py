@@ -7,31 +7,29 @@ does nothing.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.exact import computes_exactly
+from fedge.compress.judge import Judge
 from fedge.compress.pipeline import Compressed, compress
 from fedge.compress.plan import FLOAT32, needs_ranges
-from fedge.compress.target import slowdown_of, with_budgets
+from fedge.compress.target import with_budgets
 from fedge.config import Calibration, DataKind, Quantization, SecAggMode, Task
 from fedge.config.experiment import to_json
-from fedge.errors import ConfigError, HealthCheckError, MisuseError
+from fedge.errors import ConfigError, MisuseError
 from fedge.export.onnx import export_onnx
 from fedge.export.parity import check_parity
 from fedge.models.vector import set_params
 from fedge.release.bundle import ReleaseBundle
-from fedge.release.health import measure_memory
 from fedge.release.keys import KeyRing
 from fedge.release.passport import Passport, Provenance, golden_sha256
 from fedge.release.repository import ReleaseRepository
 from fedge.runtime.packed import PackedArray
-from fedge.runtime.predictor import OnnxPredictor, median_latencies_ms
+from fedge.runtime.predictor import OnnxPredictor
 from fedge.runtime.ranges import Ranges
-from fedge.runtime.score import score_outputs
 from fedge.seeding import Purpose, generator
 from server.calibrate import calibrate
 from server.coordinator import Wiring
@@ -149,20 +147,22 @@ def _calibration(
 def _compress(
     setup: Setup, fp32_model: bytes, calibration: AnyArray | Ranges
 ) -> Compressed:
-    info, test = setup.data.info, setup.data.test
-
-    def evaluate(model: bytes) -> float:
-        outputs = OnnxPredictor(model, info.normalization).predict(test.features)
-        return score_outputs(outputs, test.targets, info.task).score
-
-    config = with_budgets(setup.experiment.compression)
+    data, experiment = setup.data, setup.experiment
+    judge = Judge(
+        data.test.features,
+        data.test.targets,
+        data.info.task,
+        data.info.normalization,
+        device=experiment.compression.device,
+        memory_limit_mb=experiment.release.max_memory_mb,
+    )
     return compress(
         fp32_model,
         calibration,
-        config=config,
-        evaluate=evaluate,
-        latency=_latency_of(setup),
-        memory=_memory_of(setup),
+        config=with_budgets(experiment.compression),
+        evaluate=judge.score,
+        latency=judge.latencies_ms,
+        memory=judge.memory_mb,
         dense_bytes=setup.initial_params.nbytes,
     )
 
@@ -172,37 +172,6 @@ def _calibration_examples(setup: Setup) -> AnyArray:
     wanted = setup.experiment.compression.calibration_examples
     rng = generator(setup.experiment.run.seed, Purpose.MODEL, 1)
     return setup.data.train.draw(wanted, rng).features
-
-
-def _latency_of(setup: Setup) -> Callable[[Sequence[bytes]], Sequence[float]]:
-    one = setup.data.test.features[:1]
-    slowdown = slowdown_of(setup.experiment.compression.device)
-
-    def latency(models: Sequence[bytes]) -> Sequence[float]:
-        """Return each model's median milliseconds.
-
-        On this machine, and then translated to the device that is aimed at.
-        """
-        normalization = setup.data.info.normalization
-        predictors = [OnnxPredictor(model, normalization) for model in models]
-        times = median_latencies_ms(predictors, one, repeats=_LATENCY_REPEATS)
-        return [slowdown * milliseconds for milliseconds in times]
-
-    return latency
-
-
-def _memory_of(setup: Setup) -> Callable[[bytes], float]:
-    one, normalization = setup.data.test.features[:1], setup.data.info.normalization
-    limit_mb = setup.experiment.release.max_memory_mb
-
-    def memory(model: bytes) -> float:
-        """Return the peak memory of a process that runs it; NaN if none can."""
-        try:
-            return measure_memory(model, one, normalization, limit_mb=limit_mb)
-        except HealthCheckError:
-            return float("nan")
-
-    return memory
 
 
 def _passport(

@@ -6,14 +6,13 @@ budgets, and the best is written. Exit code 2 if none is good enough.
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.config.data import Task
 from fedge.config.fleet import DeviceKind
-from fedge.errors import ConfigError, DataError, HealthCheckError
+from fedge.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from fedge.compress.pipeline import Compressed
@@ -34,9 +33,7 @@ _ALIASES = {
     "pi5": DeviceKind.raspberry_pi_5,
     "laptop": DeviceKind.laptop,
 }
-_LATENCY_REPEATS = 100
 _MAX_MODEL_MB = 1024
-_MEMORY_LIMIT_MB = 8192
 
 
 def add_command(commands: "Subparsers") -> None:
@@ -163,43 +160,26 @@ def _compress(
     task: Task,
     dense_bytes: int,
 ) -> "Compressed":
-    import numpy as np
-
+    from fedge.compress.judge import Judge
     from fedge.compress.pipeline import compress
-    from fedge.compress.target import slowdown_of
-    from fedge.release.health import measure_memory
-    from fedge.runtime.predictor import OnnxPredictor, median_latencies_ms
     from fedge.runtime.preprocess import Normalization
-    from fedge.runtime.score import score_outputs
 
     is_float = samples.inputs.dtype.kind == "f"
     as_it_is = Normalization((0.0,), (1.0,)) if is_float else Normalization()
-    slowdown = slowdown_of(config.device)
     # A regression's score is R^2, whatever the unit of its targets.
-    targets, unit = samples.targets, np.float32(1.0)
+    unit = 1.0
     if task is Task.regression:
-        unit = targets.std() or unit
-        targets = targets / unit
-
-    def evaluate(candidate: bytes) -> float:
-        outputs = OnnxPredictor(candidate, as_it_is).predict(samples.inputs)
-        return score_outputs(outputs / unit, targets, task).score
-
-    def latency(candidates: Sequence[bytes]) -> list[float]:
-        predictors = [OnnxPredictor(candidate, as_it_is) for candidate in candidates]
-        one = samples.inputs[:1]
-        times = median_latencies_ms(predictors, one, repeats=_LATENCY_REPEATS)
-        return [slowdown * milliseconds for milliseconds in times]
-
-    def memory(candidate: bytes) -> float:
-        one, most = samples.inputs[:1], _MEMORY_LIMIT_MB
-        try:
-            return measure_memory(candidate, one, as_it_is, limit_mb=most)
-        except (HealthCheckError, ConfigError):  # too much for the child's answer
-            return float("nan")
-
+        unit = float(samples.targets.std()) or 1.0
+    judge = Judge(
+        samples.inputs,
+        samples.targets / unit if unit != 1.0 else samples.targets,
+        task,
+        as_it_is,
+        unit=unit,
+        device=config.device,
+    )
     try:
-        evaluate(model)
+        judge.score(model)
     except (ValueError, IndexError) as exc:
         raise DataError(
             f"--data: does not fit the model or --task {task}: {exc}"
@@ -208,9 +188,9 @@ def _compress(
         model,
         samples.inputs[: config.calibration_examples],
         config=config,
-        evaluate=evaluate,
-        latency=latency,
-        memory=memory,
+        evaluate=judge.score,
+        latency=judge.latencies_ms,
+        memory=judge.memory_mb,
         dense_bytes=dense_bytes,
     )
 

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.calibrate import MinMaxCalibrater
 
 from fedge.compress.quantize import prepared, quantized_op_types
-from fedge.errors import CompressionError
 from fedge.export.strip import strip
+from fedge.export.tidy import tidy
 
 _OUTPUT, _SHAPE = "fedge_ranges", "fedge_one_number"
 
@@ -35,24 +35,21 @@ class Observed:
     names: tuple[str, ...]
 
 
-def observed(model: bytes) -> Observed:
-    """Return the graph that computes a float32 network's ranges.
+def observed(model: bytes) -> Observed | None:
+    """Return the graph that computes a float32 network's ranges; None if it has none.
+
+    Without a layer whose activations int8 quantizes (recurrent layers alone) there is
+    nothing to ask for.
 
     Guarantee: the same model gives the same bytes; the names are those that
     quantization with ranges (`quantize_int8`) expects.
 
     Args:
         model: float32 ONNX file with one input.
-
-    Raises:
-        CompressionError: there is nothing in it that int8 could serve.
     """
     proto, names = _observable(model)
     if not names:
-        raise CompressionError(
-            "calibration: the model has no tensor to observe; set "
-            "compression.quantization=none"
-        )
+        return None
     graph = proto.graph
     least = [_reduced(graph, name, "ReduceMin") for name in names]
     largest = [_reduced(graph, name, "ReduceMax") for name in names]
@@ -69,6 +66,7 @@ def observed(model: bytes) -> Observed:
 
 def _observable(model: bytes) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return the network as the quantizer sees it, and the tensors it asks about."""
+    model = tidy(model)
     original = onnx.load_model_from_string(model)
     with tempfile.TemporaryDirectory(prefix="fedge.") as folder:
         path = Path(folder, "prepared")

@@ -16,6 +16,7 @@ from fedge.compress.quantize import quantize_int8
 from fedge.compress.report import Candidate
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.errors import CompressionError
+from fedge.export.tidy import tidy
 from fedge.runtime.ranges import Ranges
 
 FLOAT32 = "float32"
@@ -53,17 +54,18 @@ def build(
         wanted: one form, or a ranking, for which all forms are built that can be.
 
     Raises:
-        CompressionError: the one form that is wanted cannot be built.
+        CompressionError: the one form that is wanted cannot be built; or the model's
+            operators are too old (`tidy`).
     """
-    models = {FLOAT32: fp32_model}
+    models, source = {FLOAT32: fp32_model}, tidy(fp32_model)
     for name, builder in _BUILDERS.items():
         if wanted == name:
-            models[str(name)] = builder(fp32_model, calibration)
+            models[str(name)] = builder(source, calibration)
         elif wanted in _RANKINGS:
-            if name == Quantization.dynamic and not suits_dynamic(fp32_model):
+            if name == Quantization.dynamic and not suits_dynamic(source):
                 continue
             try:
-                models[str(name)] = builder(fp32_model, calibration)
+                models[str(name)] = builder(source, calibration)
             except (CompressionError, ValueError):
                 continue  # one of several; the others may do
     return models

@@ -13,6 +13,7 @@ from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
 from fedge.export.exporter import Precision, Quantize
 from fedge.export.onnx import export_onnx
+from fedge.export.tidy import tidy
 from fedge.runtime.backends import Runtime, open_predictor
 from fedge.runtime.predictor import OnnxPredictor, Predictor
 from fedge.runtime.preprocess import Normalization
@@ -39,7 +40,7 @@ class OnnxExporter:
         if precision is Precision.float32:
             return model
         self._check_int8(model)
-        return self.quantize_int8(model, inputs)
+        return self.quantize_int8(tidy(model), inputs)
 
     def _check_int8(self, model: bytes) -> None:
         """Raise CompressionError if the runtime cannot compute this in int8."""

@@ -6,7 +6,6 @@ hangs, eats memory or answers nonsense fails the check and harms nobody.
 """
 
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from fedge.arrays import AnyArray, Float32
 from fedge.config import Task
 from fedge.errors import HealthCheckError
 from fedge.release.passport import Passport, golden_sha256
-from fedge.runtime.packed import PackedArray
-from fedge.runtime.preprocess import Normalization
 from fedge.runtime.selftest import Job
 from fedge.runtime.trial import run_trial
 
@@ -97,43 +94,6 @@ def check_health(
         top1_agreement=agreement,
         peak_memory_mb=answer.peak_memory_mb,
     )
-
-
-def measure_memory(
-    model: bytes,
-    raw: AnyArray,
-    normalization: Normalization,
-    *,
-    limit_mb: int,
-    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
-) -> float:
-    """Return the peak memory of a process that runs a model, in MiB.
-
-    The interpreter and the runtime are in it, as they are on a device.
-
-    Args:
-        model: an ONNX file's bytes.
-        raw: examples, shape (n, ...), n >= 1.
-        normalization: from raw values to model inputs.
-        limit_mb: the process may not have more.
-        timeout_seconds: longest time it may take.
-
-    Raises:
-        HealthCheckError: the model does not run within the limits.
-    """
-    with tempfile.TemporaryDirectory(prefix="fedge-memory-") as folder:
-        path = Path(folder, "model.onnx")
-        path.write_bytes(model)
-        job = Job(
-            model=str(path),
-            inputs=PackedArray.pack(raw),
-            mean=normalization.mean,
-            std=normalization.std,
-            repeats=1,
-            memory_mb=limit_mb,
-            cpu_seconds=math.ceil(timeout_seconds),
-        )
-        return run_trial(job, timeout_seconds=timeout_seconds).peak_memory_mb
 
 
 def _check_form(outputs: AnyArray, expected: Float32) -> None:

@@ -55,6 +55,9 @@ class Ranges:
             )
 
 
+NO_RANGES = Ranges((), np.zeros(0, np.float32), np.zeros(0, np.float32))
+
+
 def encode(low: Float64, high: Float64) -> Float32:
     """Return what a device sends: float32, shape (2, k), in [-1, 1].
 

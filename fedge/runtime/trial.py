@@ -4,6 +4,7 @@ The child is `fedge.runtime.selftest`. One that crashes, hangs, eats memory or a
 nonsense raises an error here and harms nobody.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 import fedge
+from fedge.arrays import AnyArray
 from fedge.errors import HealthCheckError
 from fedge.runtime.limits import MAX_OUTPUT_BYTES
 from fedge.runtime.packed import PackedArray
-from fedge.runtime.selftest import Job
+from fedge.runtime.preprocess import Normalization
+from fedge.runtime.selftest import Job, Zeros
 
 _MAX_COMMAS = 64  # the entries of an answer and the axes of its outputs
 
@@ -77,6 +80,43 @@ def run_trial(job: Job, *, timeout_seconds: float) -> Answer:
         raise HealthCheckError(
             "health check: the child's answer makes no sense"
         ) from exc
+
+
+def measure_memory(
+    model: bytes,
+    like: AnyArray,
+    normalization: Normalization,
+    *,
+    limit_mb: int,
+    timeout_seconds: float,
+) -> float:
+    """Return the peak memory of a process that runs a model, in MiB.
+
+    The interpreter and the runtime are in it, as they are on a device.
+
+    Args:
+        model: an ONNX file's bytes.
+        like: examples, shape (n, ...), n >= 1; zeros of their shape are run.
+        normalization: from raw values to model inputs.
+        limit_mb: the process may not have more.
+        timeout_seconds: longest time it may take.
+
+    Raises:
+        HealthCheckError: the model does not run within the limits.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedge-memory-") as folder:
+        path = Path(folder, "model.onnx")
+        path.write_bytes(model)
+        job = Job(
+            model=str(path),
+            inputs=Zeros(like.dtype.name, like.shape),
+            mean=normalization.mean,
+            std=normalization.std,
+            repeats=1,
+            memory_mb=limit_mb,
+            cpu_seconds=math.ceil(timeout_seconds),
+        )
+        return run_trial(job, timeout_seconds=timeout_seconds).peak_memory_mb
 
 
 def _run(folder: Path, out: int, err: int, timeout_seconds: float) -> int:

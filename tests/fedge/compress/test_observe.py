@@ -1,18 +1,38 @@
 import numpy as np
 import onnx
-import pytest
-from onnx import TensorProto, helper, numpy_helper
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
 
 from fedge.arrays import AnyArray, Float32
 from fedge.compress.observe import Observed, observed
 from fedge.compress.quantize import quantize_int8
-from fedge.errors import CompressionError
+from fedge.export.onnx import export_onnx
 from fedge.runtime.model_check import check_model
 from fedge.runtime.predictor import OnnxPredictor
 from fedge.runtime.preprocess import Normalization
-from fedge.runtime.ranges import Ranges
+from fedge.runtime.ranges import NO_RANGES, Ranges
 
 AS_IT_IS = Normalization((0.0,), (1.0,))
+
+
+class OnlyGru(nn.Module):
+    """A recurrent layer and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.GRU(8, 32, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the last state."""
+        last: Tensor = self.layer(x)[0][:, -1]
+        return last
+
+
+def watching(model: bytes) -> Observed:
+    found = observed(model)
+    assert found is not None
+    return found
 
 
 def ranges_of(watched: Observed, parts: list[AnyArray], how: Normalization) -> Ranges:
@@ -42,7 +62,7 @@ def check_same(found: bytes, expected: bytes) -> None:
 def test_ranges_of_parts_give_the_int8_model_that_all_examples_give(
     conv_model: bytes, images: Float32
 ) -> None:
-    watched = observed(conv_model)
+    watched = watching(conv_model)
     ranges = ranges_of(watched, [images[:37], images[37:]], AS_IT_IS)
     found = quantize_int8(conv_model, ranges)
     check_same(found, quantize_int8(conv_model, images))
@@ -51,7 +71,7 @@ def test_ranges_of_parts_give_the_int8_model_that_all_examples_give(
 def test_a_recurrent_network_is_observed_around_its_recurrent_layer(
     recurrent_model: bytes, tokens: AnyArray
 ) -> None:
-    watched = observed(recurrent_model)
+    watched = watching(recurrent_model)
     ranges = ranges_of(watched, [tokens[:30], tokens[30:]], Normalization())
     found = quantize_int8(recurrent_model, ranges)
     check_same(found, quantize_int8(recurrent_model, tokens))
@@ -62,20 +82,17 @@ def test_the_same_model_gives_the_same_graph(conv_model: bytes) -> None:
 
 
 def test_the_graph_is_one_that_a_device_accepts(conv_model: bytes) -> None:
-    watched = observed(conv_model)
+    watched = watching(conv_model)
     assert len(check_model(watched.graph).outputs) == 1
     assert b"/tmp" not in watched.graph
 
 
-def test_a_model_without_anything_to_quantize_is_refused() -> None:
-    sides = helper.make_tensor_value_info
-    graph = helper.make_graph(
-        [helper.make_node("Sin", ["x"], ["y"])],
-        "sine",
-        [sides("x", TensorProto.FLOAT, ["n", 4])],
-        [sides("y", TensorProto.FLOAT, ["n", 4])],
-    )
-    opset = [helper.make_opsetid("", 20)]
-    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
-    with pytest.raises(CompressionError, match="no tensor to observe"):
-        observed(model.SerializeToString())
+def test_a_recurrent_layer_alone_has_no_ranges_and_becomes_int8() -> None:
+    torch.manual_seed(0)
+    model = export_onnx(OnlyGru(), np.zeros((2, 5, 8), np.float32))
+    assert observed(model) is None
+    small = quantize_int8(model, NO_RANGES)
+    inputs = np.random.default_rng(0).normal(size=(4, 5, 8)).astype(np.float32)
+    dense, light = (OnnxPredictor(m, AS_IT_IS).predict(inputs) for m in (model, small))
+    assert np.abs(dense - light).max() < 0.05
+    assert len(small) < 0.6 * len(model)
