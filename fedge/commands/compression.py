@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fedge.config.compression import CompressionConfig, Quantization
 from fedge.config.data import Task
 from fedge.config.fleet import DeviceKind
-from fedge.errors import ConfigError, DataError
+from fedge.errors import CompressionError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from fedge.compress.pipeline import Compressed
@@ -34,6 +34,17 @@ _ALIASES = {
     "laptop": DeviceKind.laptop,
 }
 _MAX_MODEL_MB = 1024
+# How errors name settings, and what they are called here; longer ones first.
+_NAMED = {
+    "compression.quantization=none": "--form smallest",
+    "compression.quantization": "--form",
+    "compression.max_accuracy_drop": "--max-drop",
+    "compression.max_kilobytes": "--max-kb",
+    "compression.max_latency_ms": "--max-latency-ms",
+    "compression.max_memory_mb": "--max-memory-mb",
+    "compression.sparsity": "--sparsity",
+    "compression.calibration_examples": "the examples in --data",
+}
 
 
 def add_command(commands: "Subparsers") -> None:
@@ -90,7 +101,21 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the arguments say; return the exit code."""
+    """Do what the arguments say; return the exit code.
+
+    Raises:
+        CompressionError, ConfigError, DataError: with remedies that name options.
+    """
+    try:
+        return _run(arguments)
+    except (CompressionError, ConfigError) as exc:
+        text = str(exc)
+        for setting, option in _NAMED.items():
+            text = text.replace(setting, option)
+        raise type(exc)(text) from exc
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from fedge.compress.prune_file import prune_file
     from fedge.compress.samples import read_samples
 

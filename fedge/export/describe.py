@@ -65,7 +65,11 @@ def describe(model: bytes) -> Description:
     except (DecodeError, ValueError, TypeError) as exc:
         raise DataError("model file: not ONNX, or damaged") from exc
     operators = Counter(node.op_type for node in graph.node)
-    weights = [_values(name, arrays) for name, a in arrays.items() if a.ndim > 1]
+    weights = [
+        _values(name, arrays)
+        for name, array in arrays.items()
+        if array.ndim > 1 and not _is_scale(name, arrays)
+    ]
     total = sum(w.size for w in weights)
     zeros = total - sum(int(np.count_nonzero(w)) for w in weights)
     sizes: Counter[str] = Counter()
@@ -95,6 +99,12 @@ def _quantization(arrays: Collection[str], operators: Collection[str]) -> str:
     if any(name.startswith("Dynamic") for name in operators):
         return "dynamic"
     return "int8" if "DequantizeLinear" in operators else "float32"
+
+
+def _is_scale(name: str, arrays: Collection[str]) -> bool:
+    """Say whether an array belongs to another one that holds a weight's codes."""
+    stem, found, _ = name.rpartition("_scale")
+    return bool(found) and (f"{stem}_int4" in arrays or f"{stem}_int8" in arrays)
 
 
 def _has_fixed_batch(value: onnx.ValueInfoProto) -> bool:

@@ -21,7 +21,7 @@ from fedge.arrays import AnyArray, Bool, Float32, check_finite
 from fedge.config import OptimizerName, Quantization, Task, TrainConfig
 from fedge.models.vector import params_of, set_params, spec_of
 from fedge.train.batches import batch_sizes, endless_batches
-from fedge.train.fake_quant import WeightRounding
+from fedge.train.fake_quant import WeightRounding, output_axes
 from fedge.train.optimizer import make_update
 
 TEMPERATURE = 4.0
@@ -129,7 +129,8 @@ def _fit(
     updates = [make_update(config, value, learning_rate) for value in values]
     rounded: Callable[[], AbstractContextManager[None]] = nullcontext
     if weight_form is not Quantization.none:
-        rounded = WeightRounding(values, weight_form).applied
+        axes = output_axes(student)
+        rounded = WeightRounding(values, weight_form, axes).applied
     for chosen in batches:
         with rounded():
             distance = _distance(student(inputs[chosen]), wanted[chosen], task)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedge.compress.cluster import NUM_ENTRIES, codebook_of
 from fedge.compress.grid import (
@@ -36,18 +36,24 @@ class WeightRounding:
     Args:
         values: trainable values by array, in their logical shape; rounded where they
             lie. Where the grids are laid depends on what they are now.
+        axes: of each value, where output channels are (`output_axes`); 0 if left out.
         form: int8, int4 or codebook.
 
     Raises:
         ValueError: another form, or a value is not finite.
     """
 
-    def __init__(self, values: Sequence[Tensor], form: Quantization) -> None:
+    def __init__(
+        self,
+        values: Sequence[Tensor],
+        form: Quantization,
+        axes: Sequence[int] | None = None,
+    ) -> None:
         if form not in TRAINABLE:
             raise ValueError(f"form: {form} is none of {', '.join(TRAINABLE)}")
         self._rounded = [
-            (value, _rounding(value, form))
-            for value in values
+            (value, _rounding(value, form, axis))
+            for value, axis in zip(values, axes or [0] * len(values), strict=True)
             if is_large(tuple(value.shape))
         ]
 
@@ -66,8 +72,22 @@ class WeightRounding:
                     value.copy_(old)
 
 
-def _rounding(value: Tensor, form: Quantization) -> Round:
-    rows = value.detach().reshape(len(value), -1).cpu().numpy()
+def output_axes(module: nn.Module) -> list[int]:
+    """Return the axis of output channels of each trainable parameter, in their order.
+
+    0 but for transposed convolutions, and for what belongs to no layer of torch's.
+    """
+    turned = {
+        part.weight
+        for part in module.modules()
+        if isinstance(part, nn.ConvTranspose1d | nn.ConvTranspose2d)
+    }
+    return [int(p in turned) for p in module.parameters() if p.requires_grad]
+
+
+def _rounding(value: Tensor, form: Quantization, axis: int) -> Round:
+    turned = value.detach().movedim(axis, 0)
+    rows = turned.reshape(len(turned), -1).cpu().numpy()
     if form is Quantization.codebook:
         entries = torch.from_numpy(codebook_of(rows, NUM_ENTRIES)[0]).to(value.device)
         return partial(_to_entries, entries=entries)
@@ -75,8 +95,8 @@ def _rounding(value: Tensor, form: Quantization) -> Round:
         limit, scales = INT4_LIMIT, best_scales(rows, INT4_LIMIT)
     else:
         limit, scales = INT8_LIMIT, widest_scales(rows, INT8_LIMIT)
-    shape = (len(value), *[1] * (value.ndim - 1))
-    placed = torch.from_numpy(scales).reshape(shape).to(value.device)
+    shape = [len(turned), *[1] * (value.ndim - 1)]
+    placed = torch.from_numpy(scales).reshape(shape).movedim(0, axis).to(value.device)
     return partial(_to_grid, scales=placed, limit=limit)
 
 

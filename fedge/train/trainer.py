@@ -31,7 +31,7 @@ from fedge.train.batches import (
     freeze_batch_norms,
 )
 from fedge.train.dense import DenseChain, dense_chain, is_plain_sgd
-from fedge.train.fake_quant import WeightRounding
+from fedge.train.fake_quant import WeightRounding, output_axes
 from fedge.train.flat import Layout, as_views, layout_of
 from fedge.train.objectives import mean_loss
 from fedge.train.optimizer import make_update
@@ -207,7 +207,7 @@ def _make_step(
 ) -> Step:
     values = flat.layout.views(flat.values)
     masked = flat.pruned is not None
-    rounded = _rounding(values, weight_form)
+    rounded = _rounding(model, values, weight_form)
     chain = dense_chain(model, task) if weight_form is Quantization.none else None
     if chain and is_plain_sgd(config, proximal_mu=proximal_mu, masked=masked):
         names = [name for name, part in model.named_parameters() if part.requires_grad]
@@ -243,12 +243,12 @@ def _make_step(
 
 
 def _rounding(
-    values: Sequence[Tensor], form: Quantization
+    model: nn.Module, values: Sequence[Tensor], form: Quantization
 ) -> Callable[[], AbstractContextManager[None]]:
     """Return what makes the block of a gradient: weights are rounded in there."""
     if form is Quantization.none:
         return nullcontext
-    return WeightRounding(values, form).applied
+    return WeightRounding(values, form, output_axes(model)).applied
 
 
 @torch.no_grad()

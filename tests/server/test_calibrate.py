@@ -26,7 +26,7 @@ from fedge.flower.calibration_records import (
 from fedge.flower.local_grid import UserConfig
 from fedge.flower.secure_client import secure_mod
 from fedge.runtime.predictor import OnnxPredictor
-from fedge.runtime.ranges import Ranges, decode
+from fedge.runtime.ranges import NO_RANGES, Ranges, decode
 from fedge.runtime.score import score_outputs
 from server.app import connect
 from server.calibrate import FILE, calibrate
@@ -173,6 +173,23 @@ def test_calibrating_again_asks_nobody(case: Case, tmp_path: Path) -> None:
     nobody = grid_of(answering(broken=NUM_DEVICES))
     again = ranges_of(setup, nobody, case, tmp_path)
     assert quantize_int8(case.model, again) == quantize_int8(case.model, first)
+
+
+def test_a_network_without_an_int8_layer_asks_nobody(tmp_path: Path) -> None:
+    states = export_onnx(_Gru().eval(), np.zeros((2, 5, 8), np.float32))
+    setup = setup_of("secagg=off")
+    nobody = connect(grid_of(answering(broken=NUM_DEVICES)), setup, tmp_path)
+    assert calibrate(setup, nobody, states, tmp_path) is NO_RANGES
+
+
+class _Gru(torch.nn.GRU):
+    def __init__(self) -> None:
+        super().__init__(8, 16, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Return all states."""
+        states: torch.Tensor = super().forward(x)[0]
+        return states
 
 
 def test_a_damaged_record_is_made_again(case: Case, tmp_path: Path) -> None:

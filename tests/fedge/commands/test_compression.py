@@ -86,16 +86,30 @@ def test_nothing_is_written_if_no_form_is_good_enough(
     code, out = compress("--max-kb", "0.5")
     assert code == 2
     assert not out.exists()
-    assert "within the budgets" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "within the budgets" in error
+    assert "--max-kb: " in error
+
+
+def test_remedies_name_options_of_this_command(
+    compress: Callable[..., tuple[int, Path]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out = compress("--form", "int4", "--max-drop", "0")
+    assert code == 2
+    assert not out.exists()
+    error = capsys.readouterr().err
+    assert "--max-drop: int4 loses" in error
+    assert "--form smallest" in error
+    assert "compression." not in error
 
 
 @pytest.mark.parametrize(
     ("options", "model", "message"),
     [
-        (["--max-drop", "2"], "net.onnx", "max_accuracy_drop"),
-        (["--sparsity", "1"], "net.onnx", "compression.sparsity"),
-        (["--max-kb", "-1"], "net.onnx", "max_kilobytes"),
-        (["--max-latency-ms", "nan"], "net.onnx", "max_latency_ms"),
+        (["--max-drop", "2"], "net.onnx", "--max-drop"),
+        (["--sparsity", "1"], "net.onnx", "--sparsity"),
+        (["--max-kb", "-1"], "net.onnx", "--max-kb"),
+        (["--max-latency-ms", "nan"], "net.onnx", "--max-latency-ms"),
         ([], "data.npz", "not ONNX"),
         ([], "missing.onnx", "No such file"),
         ([], "net4.onnx", "is int4 already"),

@@ -9,6 +9,7 @@ from torch import nn
 from fedge.__main__ import main
 from fedge.compress.codebook import store_codebook
 from fedge.compress.delta import make_delta
+from fedge.compress.int4 import store_int4
 from fedge.compress.pack import pack, unpack
 from fedge.compress.quantize import quantize_int8
 from fedge.export.onnx import export_onnx
@@ -56,6 +57,10 @@ def test_packed_quantized_models_are_told_apart(
     code, out, _ = told(pack(book, level=3), tmp_path, capsys)
     assert code == 0
     assert "numbers: codebook" in out
+    assert "weights: 720, " in out
+    out = told(store_int4(model), tmp_path, capsys)[1]
+    assert "numbers: int4" in out
+    assert "weights: 720, " in out  # scales are no weights
     assert f"unpacked: {len(book)} bytes" in out
     assert "of them zero" in out
 

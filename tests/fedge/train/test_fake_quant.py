@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -10,7 +12,7 @@ from fedge.compress.grid import best_scales, to_codes, widest_scales
 from fedge.compress.int4 import store_int4
 from fedge.config import Quantization
 from fedge.export.onnx import export_onnx
-from fedge.train.fake_quant import WeightRounding
+from fedge.train.fake_quant import WeightRounding, output_axes
 
 
 def values_of(*shape: int, seed: int = 0) -> Tensor:
@@ -103,27 +105,39 @@ def test_a_form_that_cannot_be_trained_for_is_refused(form: Quantization) -> Non
         WeightRounding([values_of(8, 40)], form)
 
 
-def test_a_network_trained_for_int4_computes_what_its_file_computes() -> None:
-    """Also where the exporter folds a normalization into the weights."""
-    torch.manual_seed(0)
-    net = nn.Sequential(
+def upsampling() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(),
+        nn.ConvTranspose2d(16, 24, 3), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.ConvTranspose2d(24, 8, 2, groups=4), nn.Flatten(), nn.Linear(648, 10),
+    )  # fmt: skip
+
+
+def downsampling() -> nn.Sequential:
+    return nn.Sequential(
         nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3),
         nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [downsampling, upsampling])
+def test_a_network_trained_for_int4_computes_what_its_file_computes(
+    make: Callable[[], nn.Sequential],
+) -> None:
+    """Also where the exporter folds a normalization into the weights."""
+    torch.manual_seed(0)
+    net = make()
     images = np.random.default_rng(1).normal(size=(50, 1, 8, 8)).astype(np.float32)
     net(torch.from_numpy(images))  # running statistics other than the first ones
     net.eval()
-    file = store_int4(export_onnx(net, images))
-    with (
-        torch.no_grad(),
-        WeightRounding(
-            [p.detach() for p in net.parameters()], Quantization.int4
-        ).applied(),
-    ):
+    whole = export_onnx(net, images)
+    values = [parameter.detach() for parameter in net.parameters()]
+    rounding = WeightRounding(values, Quantization.int4, output_axes(net))
+    with torch.no_grad(), rounding.applied():
         rounded = net(torch.from_numpy(images)).numpy()
-    shipped = ort.InferenceSession(file).run(None, {"input": images})[0]
-    float32 = ort.InferenceSession(export_onnx(net, images)).run(
-        None, {"input": images}
-    )[0]
+    shipped, float32 = (
+        ort.InferenceSession(file).run(None, {"input": images})[0]
+        for file in (store_int4(whole), whole)
+    )
     np.testing.assert_allclose(shipped, rounded, atol=1e-4)
     assert np.abs(shipped - float32).max() > 0.01
