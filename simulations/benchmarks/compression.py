@@ -62,13 +62,21 @@ PIPELINES: Mapping[str, Pipeline] = {
             "model=cnn", "model.widths=[32,64,128,128]", "model.pool_every=2",
             "model.hidden=512", "run.rounds=40",
         ),
+        (
+            "compression=small", "compression.channel_sparsity=0.875",
+            # What a vector register of float32 holds.
+            "compression.channel_multiple=16", "compression.sparsity=0",
+        ),
     ),
     "digits_mobilenet": Pipeline(
         "MobileNet-style on digits",
-        ("model=mobilenet", "run.rounds=80"),
         (
-            "compression=small", "compression.channel_sparsity=0.4",
-            "compression.sparsity=0.6",
+            "model=mobilenet", "run.rounds=80", "train.schedule=cosine",
+            "train.final_factor=0.05",
+        ),
+        (
+            "compression=small", "compression.channel_sparsity=0.5",
+            "compression.sparsity=0.3",
         ),
     ),
     "har_cnn1d": Pipeline(

@@ -58,9 +58,9 @@ def test_packed_quantized_models_are_told_apart(
     assert code == 0
     assert "numbers: codebook" in out
     assert "weights: 720, " in out
-    out = told(store_int4(model), tmp_path, capsys)[1]
-    assert "numbers: int4" in out
-    assert "weights: 720, " in out  # scales are no weights
+    four = told(store_int4(model), tmp_path, capsys)[1]
+    assert "numbers: int4" in four
+    assert "weights: 720, " in four  # scales are no weights
     assert f"unpacked: {len(book)} bytes" in out
     assert "of them zero" in out
 
