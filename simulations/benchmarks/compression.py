@@ -200,30 +200,40 @@ def measure(only: Sequence[str], *, quick: bool, data_root: str) -> Figures:
     return figures
 
 
-def table(figures: Figures) -> str:
-    """Return the pipelines' figures as a Markdown table."""
-    lines = [
-        "| " + " | ".join(head for head, _, _ in _COLUMNS) + " |",
-        "|" + " --- |" * len(_COLUMNS),
-    ]
+def rows(figures: Figures) -> dict[str, str]:
+    """Return the pipelines' figures as rows of a Markdown table, by title."""
+    found = {}
     for name, part in PIPELINES.items():
         if f"{name}_ratio" in figures:
             cells = [part.title] + [
                 format(figures[f"{name}_{key}"], form) for _, key, form in _COLUMNS[1:]
             ]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            found[part.title] = "| " + " | ".join(cells) + " |"
+    return found
+
+
+def table(rows_by_title: Mapping[str, str]) -> str:
+    """Return a Markdown table of these rows, in the order of the pipelines."""
+    head = "| " + " | ".join(head for head, _, _ in _COLUMNS) + " |"
+    titles = [part.title for part in PIPELINES.values() if part.title in rows_by_title]
+    return "\n".join(
+        [head, "|" + " --- |" * len(_COLUMNS), *(rows_by_title[t] for t in titles)]
+    )
 
 
 def update(path: Path, figures: Figures) -> None:
-    """Write the table between its marks in a Markdown file."""
+    """Write the rows that were measured between the marks in a Markdown file.
+
+    The other rows stay.
+    """
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    inside, end, after = rest.partition(_END)
     if not begin or not end:
         raise SystemExit(f"{path}: has no {_BEGIN} ... {_END}")
-    new = f"{before}{_BEGIN}\n{table(figures)}\n{_END}{after}"
-    path.write_text(new, encoding="utf-8")
+    old = {line.split(" | ")[0].removeprefix("| "): line for line in inside.split("\n")}
+    new = table(old | rows(figures))
+    path.write_text(f"{before}{_BEGIN}\n{new}\n{_END}{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -237,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--data-root", default="", help="folder with uci-har/ and fashion-mnist/"
     )
-    parser.add_argument("--update", type=Path, help="write the table into this file")
+    parser.add_argument("--update", type=Path, help="renew rows of the table in FILE")
     options = parser.parse_args(arguments)
     figures = measure(options.only, quick=options.quick, data_root=options.data_root)
     if options.update:
@@ -245,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps(figures))
         return
-    print(table(figures))
+    print(table(rows(figures)))
     for name, value in figures.items():
         print(f"{name:>40}  {value:.4g}")
 
