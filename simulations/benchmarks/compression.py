@@ -12,11 +12,13 @@ architecture traced before.
 
 Deltas: an int8 CNN after consecutive rounds, on the scales of the first; sizes as a
 share of the float32 ONNX file. QAT: a network shipped in four bits, with and without
-training for that in the last rounds.
+training for that in the last rounds. Training: a step of a device without PyTorch
+against one with it (more of that in `torch_free`).
 """
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from fedge.compress.int4 import store_int4
 from fedge.compress.quantize import quantize_int8
 from fedge.compress.requantize import requantize
 from simulations.benchmarks.compression_runs import Figures, pipeline, trained
+from simulations.benchmarks.torch_free import clients
 
 _DELTA_ROUNDS = (12, 13, 14, 15)
 _DEAD_ZONE, _HEADROOM = 3, 0.15
@@ -126,7 +129,7 @@ _COLUMNS = (
     ("batch 32", "speedup_vs_eager_b32", ".0f"),
     ("publish s", "publish_seconds", ".2f"),
 )
-NAMES = (*PIPELINES, "deltas", "qat")
+NAMES = (*PIPELINES, "deltas", "qat", "training")
 
 
 def deltas() -> Figures:
@@ -195,6 +198,9 @@ def measure(only: Sequence[str], *, quick: bool, data_root: str) -> Figures:
         figures["publish_seconds"] = figures["digits_cnn_publish_seconds"]
     if "deltas" in only:
         figures |= deltas()
+    if "training" in only:
+        key = "onnx_train_vs_torch_speed"
+        figures[key] = clients("cnn")[key]
     if "qat" in only and has_data:
         figures |= qat(data_root, (0, 1, 2))
     return figures
@@ -245,7 +251,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument(
-        "--data-root", default="", help="folder with uci-har/ and fashion-mnist/"
+        "--data-root",
+        default=os.environ.get("FEDGE_DATA_ROOT", ""),
+        help="folder with uci-har/ and fashion-mnist/ ($FEDGE_DATA_ROOT)",
     )
     parser.add_argument("--update", type=Path, help="renew rows of the table in FILE")
     options = parser.parse_args(arguments)
