@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from fedge.arrays import Float32, ModelSpec
-from fedge.config import Experiment
+from fedge.config import Experiment, Quantization
 from fedge.config.experiment import ClientTask, to_json
 from fedge.data.dataset import FederatedData
 from fedge.data.load import load
@@ -17,6 +17,7 @@ from fedge.models.build import build_model
 from fedge.models.resize import Shapes, resize
 from fedge.models.vector import params_of, spec_of
 from fedge.strategy import Strategy
+from fedge.train.batches import batch_norms
 from server.settings import check_experiment
 from server.strategy import make_strategy
 
@@ -77,6 +78,7 @@ def prepare(experiment: Experiment) -> Setup:
     root = Path(experiment.data.root) if experiment.data.root else None
     data = load(experiment.data, root=root, allow=run.allow)
     model = build_model(experiment.model, data.info, seed=run.seed, allow=run.allow)
+    _check_training_for_codebook(experiment, model)
     spec = spec_of(model)
     num_devices = experiment.fleet.num_devices or len(data.owner_names)
     if num_devices < run.cohort:
@@ -94,6 +96,18 @@ def prepare(experiment: Experiment) -> Setup:
         num_devices=num_devices,
         task=_task(experiment, num_devices, {}),
     )
+
+
+def _check_training_for_codebook(experiment: Experiment, model: nn.Module) -> None:
+    config = experiment.compression
+    is_codebook = config.quantization is Quantization.codebook
+    if config.qat_rounds and is_codebook and batch_norms(model):
+        raise ConfigError(
+            f"compression.qat_rounds: {config.qat_rounds} rounds for "
+            "compression.quantization=codebook, but batch normalization will be folded "
+            "into the weights of this model, each channel with a factor of its own, "
+            "and 16 values no longer do; choose int4, or qat_rounds=0"
+        )
 
 
 def resized(setup: Setup, shapes: Shapes) -> Setup:
