@@ -22,12 +22,13 @@ from functools import partial
 
 from flwr.app import Error, Message
 
-from fedge.errors import TransportError
 from fedge.flower.batching import together_of
-from fedge.flower.client_runner import TOGETHER, Clients, failure
+from fedge.flower.casualties import account_for_death, end_slow_clients
+from fedge.flower.client_runner import Clients
 from fedge.flower.client_states import ClientStates
-from fedge.flower.codec import Blobs, Plain, decode_content, encode_content
+from fedge.flower.codec import Plain, decode_content
 from fedge.flower.frames import Frame, Memory, pack_frame
+from fedge.flower.giving import give_chunk
 from fedge.flower.job import Job, make_job
 from fedge.flower.link import Link
 from fedge.flower.partial import Reduction
@@ -39,7 +40,6 @@ from fedge.flower.worker_status import cancel
 from fedge.stopwatch import current_watch, measure
 
 _CHUNKS_AHEAD = 2  # one that runs and one that waits, so a worker is never idle
-_MAX_UNEXPLAINED_DEATHS = 3
 _MAX_WAIT_SECONDS = 3600.0  # of one look at the sockets; epoll has a limit
 # An abandoned client is waited for so long: its worker has the data in its caches.
 _PATIENCE_SECONDS = 1.0
@@ -122,6 +122,9 @@ class Pool:
 
     def _new_job(self, messages: Sequence[Message], reduction: Reduction | None) -> Job:
         self._downlink.rewind()
+        watch = current_watch()
+        if watch is not None:
+            watch.num_workers = len(self._links)
         schedule = Schedule(
             [self._states.home_of(m.metadata.dst_node_id) for m in messages],
             num_workers=len(self._links),
@@ -172,7 +175,7 @@ class Pool:
             for link in self._links:
                 has_room = len(link.chunks) < _CHUNKS_AHEAD and not link.is_ending
                 if has_room and job.schedule:
-                    self._give_chunk(job, link)
+                    give_chunk(job, link, self._states, self._downlink)
         if job.reduction and not job.schedule:
             self._ask_for_sums()
         self._send_to_busy()
@@ -195,35 +198,6 @@ class Pool:
             self._ask_for_sums()
             self._send_to_busy()
             self._wait(None)
-
-    def _give_chunk(self, job: Job, link: Link) -> None:
-        numbers = job.schedule.take(link.number)
-        if not numbers:
-            return
-        first = b"" if link.knows_job else self._introduction(job, link)
-        blobs, items, clients = Blobs(), [], {}
-        for number in numbers:
-            metadata = job.messages[number].metadata
-            clients[number] = node = metadata.dst_node_id
-            kept = self._states.to_move(node, link.number)
-            state = None if kept is None else encode_content(kept, blobs)
-            which = (job.content_of[number], job.kind_of[number])
-            what = (node, metadata.message_id, metadata.created_at, state)
-            items.append((number, *which, *what))
-        forget = self._states.take_forgotten(link.number)
-        structure = ["run", link.begin_chunk(clients), items, forget]
-        link.add_frame(first + pack_frame(structure, blobs.items, self._downlink))
-
-    def _introduction(self, job: Job, link: Link) -> bytes:
-        """Return what a worker must be told before its first chunk of a job."""
-        link.knows_job = True
-        watch = current_watch()
-        if watch is not None:
-            watch.num_workers = len(self._links)
-        if link.is_profiled == (watch is not None):
-            return job.frame
-        link.is_profiled = watch is not None
-        return pack_frame(["profile", link.is_profiled], [], self._downlink) + job.frame
 
     def _settle(self, deadline: float | None = None) -> bool:
         """Make all workers idle; say whether that was possible in time.
@@ -270,7 +244,7 @@ class Pool:
                 if events & selectors.EVENT_READ:
                     self._receive(link)
         if self._client_seconds:
-            self._end_slow_clients()
+            end_slow_clients(self._links, self._client_seconds)
 
     # -- one worker -----------------------------------------------------------------
 
@@ -349,26 +323,6 @@ class Pool:
             for nodes, structure in partials:
                 self._job.add_partial(structure, frame.blobs, nodes)
 
-    # -- workers that die -----------------------------------------------------------
-
-    def _end_slow_clients(self) -> None:
-        now = time.monotonic()
-        for link in self._links:
-            what, since = link.status()
-            running = link.running
-            if what == TOGETHER:
-                allowed = self._client_seconds * len(running)
-            elif what in running:
-                allowed = self._client_seconds
-            else:
-                continue
-            if now - since > allowed:
-                link.ended_because = (
-                    f"it computed for more than {self._client_seconds:g} s "
-                    f"(the limit for a client)"
-                )
-                os.kill(link.pid, signal.SIGKILL)
-
     def _replace(self, link: Link) -> None:
         """Start another worker in the place of one that ended."""
         self._selector.unregister(link.connection)
@@ -384,25 +338,7 @@ class Pool:
             self._job.take_back(link.unsent)
             given = [number for chunk in link.chunks.values() for number in chunk]
             lost = [*link.unsent, *(n for n in given if n not in self._job.seen)]
-            self._account_for_death(self._job, lost, what, link.ended_because or reason)
-
-    def _account_for_death(
-        self, job: Job, lost: Sequence[int], what: int, reason: str
-    ) -> None:
-        if what == TOGETHER:  # each for itself, to see whose fault it was
-            job.schedule.give_back(lost, alone=True)
-            return
-        if what in lost:
-            job.answer(what, failure(job.messages[what], reason))
-            lost = [number for number in lost if number != what]
-        else:
-            job.unexplained_deaths += 1
-            if job.unexplained_deaths > _MAX_UNEXPLAINED_DEATHS:
-                raise TransportError(
-                    f"workers ended {job.unexplained_deaths} times outside of any "
-                    f"client; the last time {reason}; is there enough memory?"
-                )
-        job.schedule.give_back(lost)
+            account_for_death(self._job, lost, what, link.ended_because or reason)
 
 
 def _start_worker(clients: Clients, limits: Limits, number: int, *ends: object) -> None:
