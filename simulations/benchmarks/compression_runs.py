@@ -27,7 +27,7 @@ from simulations.federation import simulate_federation
 Figures = dict[str, float]
 
 POINT = 0.01
-# Whether clients are computed together is else decided by timing, and changes last bits.
+# Else timing decides whether clients are computed together, which changes last bits.
 _SETTINGS = ("release=none", "secagg=off", "engine.batching=never")
 _REPEATS = 60
 _BATCH_SIZES = (1, 32)
