@@ -87,7 +87,7 @@ class OnnxPredictor:
         Raises:
             ValueError: the shape does not fit the model, or the model failed on it.
         """
-        features = self._normalization.apply(raw).astype(self._dtype)
+        features = self._normalization.apply(raw).astype(self._dtype, copy=False)
         try:
             outputs = self._session.run(None, {self._input: features})[0]
         except runtime_errors() as exc:
