@@ -12,7 +12,10 @@ from fedge.runtime.onnx_file import Node
 
 Shape = tuple[int, ...]
 
-_LOSING = ("Reshape", "Flatten", "Squeeze", "Reduce", "Compress")
+_LOSING = (
+    "Compress", "DepthToSpace", "Flatten", "Reduce", "Reshape", "SpaceToDepth",
+    "Squeeze",
+)  # fmt: skip
 _MATRIX = 2
 
 

@@ -69,6 +69,7 @@ def test_a_product_with_a_matrix(left: tuple[int, ...], width: int) -> None:
         (node("Reshape"), [known((2, 3))]),
         (node("ReduceSum"), [known((2, 3))]),
         (node("Squeeze"), [known((2, 1))]),
+        (node("DepthToSpace"), [known((1, 4, 2, 2))]),
         (node("Unsqueeze"), [known((2, 3)), Known(True, 1)]),
         (node("Unsqueeze", axes=[7]), [known((2, 3))]),
         (node("Unsqueeze", axes=[0, 0]), [known((2, 3))]),
