@@ -5,6 +5,7 @@ with one scale per channel needs operators of opset 13. Files that fit are left 
 """
 
 import itertools
+from collections.abc import Collection
 
 import onnx
 from onnx import version_converter
@@ -13,6 +14,7 @@ from fedge.errors import CompressionError
 
 # Of the quantizer's operators, with an axis.
 _MIN_OPSET = 13
+_WEIGHTS_ARE_NO_INPUTS = 4  # the version of the file format
 # What follows the underscore in names that passes and the quantizer make.
 _ADDED = (
     "DequantizeLinear", "MatMul", "QuantizeLinear", "cast", "codebook", "index", "int4",
@@ -30,7 +32,8 @@ def tidy(model: bytes) -> bytes:
         model: a float32 ONNX file that `check_model` accepts.
 
     Raises:
-        CompressionError: its operators are too old, and cannot be converted.
+        CompressionError: its operators are too old, and cannot be converted; or its
+            input and output have names that clash.
     """
     parsed = onnx.load_model_from_string(model)
     is_old = any(
@@ -40,13 +43,15 @@ def tidy(model: bytes) -> bytes:
     weights = {array.name for array in parsed.graph.initializer}
     open_inputs = [v for v in parsed.graph.input if v.name not in weights]
     is_whole = len(open_inputs) == len(parsed.graph.input)
-    if not is_old and is_whole and not _has_clashes(parsed.graph):
+    if not is_old and is_whole and not _has_clashes(_names(parsed.graph)):
         return model
-    del parsed.graph.input[:]  # old files have weights there, as if they could change
+    # Old files have weights among the inputs, as if they could change.
+    del parsed.graph.input[:]
     parsed.graph.input.extend(open_inputs)
+    parsed.ir_version = max(parsed.ir_version, _WEIGHTS_ARE_NO_INPUTS)
     if is_old:
         parsed = _converted(parsed)
-    if _has_clashes(parsed.graph):
+    if _has_clashes(_names(parsed.graph)):
         _rename(parsed.graph)
     result: bytes = parsed.SerializeToString(deterministic=True)
     return result
@@ -62,9 +67,8 @@ def _converted(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from exc
 
 
-def _has_clashes(graph: onnx.GraphProto) -> bool:
+def _has_clashes(names: Collection[str]) -> bool:
     """Say whether a name is another one with what a pass could add to it."""
-    names = {*_inside(graph), *_outside(graph)}
     return any(
         name[:place] in names and name[place + 1 :].startswith(_ADDED)
         for name in names
@@ -76,8 +80,15 @@ def _has_clashes(graph: onnx.GraphProto) -> bool:
 def _rename(graph: onnx.GraphProto) -> None:
     """Give all values inside names without an underscore."""
     outside = _outside(graph)
-    numbers = (f"v{n}" for n in itertools.count())
-    free = (name for name in numbers if name not in outside)
+    if _has_clashes(outside):
+        raise CompressionError(
+            f"names: {' and '.join(sorted(outside))} are an input and an output; "
+            "passes would use one for what belongs to the other: rename one"
+        )
+    letters = "v"
+    while any(name.startswith(letters) for name in outside):
+        letters += "v"
+    free = (f"{letters}{number}" for number in itertools.count())
     new = dict(zip(_inside(graph), free, strict=False))
     for array in graph.initializer:
         array.name = new.get(array.name, array.name)
@@ -93,6 +104,10 @@ def _inside(graph: onnx.GraphProto) -> list[str]:
     names = [array.name for array in graph.initializer]
     names += [name for node in graph.node for name in node.output if name]
     return [name for name in dict.fromkeys(names) if name not in outside]
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    return {*_inside(graph), *_outside(graph)}
 
 
 def _outside(graph: onnx.GraphProto) -> set[str]:

@@ -10,7 +10,7 @@ import math
 from fedge.errors import DataError
 from fedge.runtime.known import Known, integers
 from fedge.runtime.onnx_file import Node
-from fedge.runtime.shapes import matrix_product, shape_after
+from fedge.runtime.shapes import concatenated, matrix_product, shape_after
 from fedge.runtime.sizes import HUGE
 
 # Operators whose result has as many elements as their first input, at most.
@@ -58,30 +58,53 @@ def count_after(
     counts = [max(v.elements, 1) for v in inputs if v.elements is not None]
     if len(counts) < len(inputs) or not inputs:
         return None, None
+    if op == "Reshape":
+        return _reshaped(inputs), None
     if op in KEEPING or op in _NORMALIZING:
-        return inputs[0].elements, shape_after(node, inputs)
+        shape = shape_after(node, inputs)
+        most = HUGE if shape is None else math.prod(shape)
+        return min(inputs[0].elements or 1, most), shape
     if op in _BROADCASTING:
         return _broadcast(inputs)
-    if op == "Gather" and inputs[0].shape is not None:
-        return _gathered(node, inputs), None
     if op == "MatMul" and (product := matrix_product(inputs)):
         return min(math.prod(product), HUGE), product
-    return _bounded(_loose_count(node, counts, grown)), None
+    shape = concatenated(node, inputs) if op == "Concat" else None
+    return _bounded(_loose_count(node, inputs, counts, grown)), shape
 
 
-def _loose_count(node: Node, counts: list[int], grown: int) -> int | None:
+def _loose_count(
+    node: Node, inputs: list[Known], counts: list[int], grown: int
+) -> int | None:
     op = node.op_type
     if op == "Concat":
         return sum(counts)
+    if op == "Gather" and inputs[0].shape is not None:
+        return _gathered(node, inputs)
     if op in _PRODUCTS:
         return math.prod(counts)
-    if op == "Conv":
-        return math.prod(counts[:2]) * _padding(node)
-    if op in _POOLING:
-        return counts[0] * _padding(node)
+    if op == "Conv" or op in _POOLING:
+        return math.prod(counts[: 2 if op == "Conv" else 1]) * _padding(node)
     if op in SIZED:
         return grown * (1 if op in ("ConstantOfShape", "Range") else counts[0])
     return None
+
+
+def _reshaped(inputs: list[Known]) -> int:
+    """Return the bound of what has a new shape: a runtime believes what that says."""
+    target = inputs[1] if len(inputs) > 1 else None
+    if target is not None and target.is_constant and target.size is None:
+        raise DataError("model file: Reshape to a shape for which no bound is known")
+    asked = 1 if target is None or target.size is None else target.size.product
+    return max(inputs[0].elements or 1, asked)
+
+
+def work_of(node: Node, inputs: list[Known]) -> int:
+    """Return how many numbers go into each element of a result."""
+    if node.op_type in _POOLING:
+        return math.prod(max(side, 1) for side in integers(node, "kernel_shape"))
+    if node.op_type == "MatMul" and matrix_product(inputs):
+        return (inputs[0].shape or (1,))[-1]
+    return 1
 
 
 def _bounded(count: int | None) -> int | None:

@@ -12,13 +12,14 @@ declared sides of that input: whoever runs the model decides how large inputs ar
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from fedge.errors import DataError
-from fedge.runtime.counts import SIZED, count_after
+from fedge.runtime.counts import SIZED, count_after, work_of
 from fedge.runtime.known import LEFT_OUT, Known, constant, integers, of_tensor
 from fedge.runtime.onnx_file import Node, OnnxFile
-from fedge.runtime.sizes import Size, size_after
+from fedge.runtime.sizes import HUGE, Size, size_after
 
 # What may be made from nothing, of all operators together: 16 MiB of 8 bytes each.
 MAX_ELEMENTS = 2**21
@@ -26,6 +27,7 @@ MAX_ELEMENTS = 2**21
 # cast and looked up, and weights reshaped, each of which makes a copy.
 _COPIES = 4
 _MAX_SETTING = 2**16
+_TEXT = 8  # ONNX's number of the type
 _AXES = 16  # numbers that a shape has, at most
 
 _SETTINGS = (
@@ -58,7 +60,7 @@ def elements_made(found: OnnxFile) -> Iterator[tuple[Node, int]]:
     Raises:
         DataError: no bound is known, or a single operator is far beyond any limit.
     """
-    pass_ = _Pass({t.name: of_tensor(t) for t in found.tensors})
+    pass_ = _Pass({t.name: of_tensor(t) for t in found.tensors}, found.declared)
     if len(pass_.known) != len(found.tensors):
         raise DataError("model file: two tensors have one name")
     for name, sides in found.inputs.items():
@@ -71,20 +73,23 @@ def elements_made(found: OnnxFile) -> Iterator[tuple[Node, int]]:
 class _Pass:
     """One walk over the operators, in an order in which inputs come first."""
 
-    def __init__(self, known: dict[str, Known]) -> None:
+    def __init__(
+        self, known: dict[str, Known], declared: Mapping[str, tuple[int, ...]]
+    ) -> None:
         self.known = known
+        self._declared = declared
 
     def take(self, node: Node) -> int:
         """Learn an operator's outputs; return the elements it makes when loading."""
         inputs = [self._value(name) for name in node.inputs]
         _check_settings(node)
         result = self._result(node, inputs, _grown(node, inputs))
-        made = 0
+        work, made = work_of(node, inputs), 0
         for name in filter(None, node.outputs):
             if name in self.known:
                 raise DataError(f"model file: value {name[:40]!r} is made twice")
-            self.known[name] = result
-            made += result.elements or 0 if result.is_constant else 0
+            self.known[name] = _as_declared(result, self._declared.get(name, ()))
+            made += work * (result.elements or 0) if result.is_constant else 0
         return made
 
     def _value(self, name: str) -> Known:
@@ -101,9 +106,9 @@ class _Pass:
             return constant(node)
         is_constant = all(value.is_constant for value in inputs)
         if node.op_type in ("Shape", "Size") and inputs:
-            return _measured(inputs[0])
-        size = size_after(node, [value.size for value in inputs])
+            return _measured(node, inputs[0])
         count, shape = count_after(node, inputs, grown)
+        size = size_after(node, [value.size for value in inputs], count)
         if is_constant and count is None:
             raise DataError(
                 f"model file: {node.op_type[:40]} of constants or shapes alone; "
@@ -112,18 +117,36 @@ class _Pass:
         return Known(is_constant, count, shape, size)
 
 
-def _measured(value: Known) -> Known:
-    """Return what is known of a value's shape, as a value.
+def _as_declared(value: Known, sides: tuple[int, ...]) -> Known:
+    """Return what is known of a result with what the file claims of it.
+
+    A runtime believes the claim where it cannot tell.
+    """
+    if value.elements is None or not any(sides):
+        return value
+    claimed = tuple(max(side, 1) for side in sides)
+    shape = None
+    if value.shape is not None and len(value.shape) == len(claimed):
+        shape = tuple(map(max, value.shape, claimed))
+    elements = min(max(value.elements, math.prod(shape or claimed)), HUGE)
+    return replace(value, elements=elements, shape=shape)
+
+
+def _measured(node: Node, value: Known) -> Known:
+    """Return what is known of a value's shape, or number of elements, as a value.
 
     It counts as a constant: where the sides that are asked for are fixed, it is one.
     """
+    bound = None if value.elements is None else max(value.elements, 1)
+    if node.op_type == "Size":
+        return Known(True, 1, (), None if bound is None else Size(bound, bound, 1))
     axes = _AXES if value.shape is None else len(value.shape)
     size = None
-    if value.elements is not None:
-        bound = max(value.elements, 1)
+    if bound is not None:
         largest = bound if value.shape is None else max(value.shape, default=1)
-        size = Size(bound, max(largest, 1), axes)
-    return Known(True, max(axes, 1), None, size)
+        is_exact = value.shape is not None and not node.attributes
+        size = Size(bound, largest, axes, is_exact=is_exact)
+    return Known(True, max(axes, 1), (max(axes, 1),), size)
 
 
 def _grown(node: Node, inputs: list[Known]) -> int:
@@ -153,6 +176,20 @@ def _grown(node: Node, inputs: list[Known]) -> int:
 
 
 def _check_settings(node: Node) -> None:
+    parts = integers(node, "num_outputs")
+    if node.op_type == "Split" and parts and parts[0] != len(node.outputs):
+        raise DataError(
+            f"model file: Split.num_outputs: {parts[0]} of {len(node.outputs)} results"
+        )
+    policy = node.attributes.get("keep_aspect_ratio_policy")
+    if policy is not None and policy.text != "stretch":
+        raise DataError(
+            f"model file: Resize.keep_aspect_ratio_policy: {policy.text[:40]!r}, only "
+            "'stretch' is accepted"
+        )
+    kind = integers(node, "to")
+    if node.op_type == "Cast" and kind and kind[0] == _TEXT:
+        raise DataError("model file: Cast to text is not accepted")
     for name in _SETTINGS:
         worst = max((abs(value) for value in integers(node, name)), default=0)
         if worst > _MAX_SETTING:

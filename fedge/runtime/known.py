@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fedge.errors import DataError
 from fedge.runtime.onnx_file import Node, Tensor
-from fedge.runtime.sizes import Size, size_from, size_of
+from fedge.runtime.sizes import HUGE, Size, size_from, size_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Known:
     Attributes:
         is_constant: whether it may follow from the file alone.
         elements: upper bound, at most `HUGE`; None if none is known.
-        shape: where it is known, or bounds of its sides.
+        shape: bounds of its sides, where they are known. An open side and an empty
+            one count as 1.
         size: what it can be as a size; None if no bound is known.
     """
 
@@ -25,7 +26,7 @@ class Known:
     size: Size | None = None
 
 
-LEFT_OUT = Known(is_constant=True, elements=0, shape=(0,), size=Size(1, 1, 0))
+LEFT_OUT = Known(is_constant=True, elements=1, shape=(1,), size=Size(1, 1, 0))
 
 
 def integers(node: Node, name: str) -> tuple[int, ...]:
@@ -48,4 +49,5 @@ def constant(node: Node) -> Known:
 
 def of_tensor(tensor: Tensor) -> Known:
     """Return what is known of a tensor that has the size it declares."""
-    return Known(True, math.prod(tensor.dims), tensor.dims, size_of(tensor))
+    shape = tuple(max(side, 1) for side in tensor.dims)
+    return Known(True, min(math.prod(shape), HUGE), shape, size_of(tensor))

@@ -39,7 +39,7 @@ _Message: TypeAlias = "dict[int, list[_Value]]"
 # Fields of an attribute that hold its value: f, i, s, t and their lists.
 _VALUES_OF_SETTINGS = (2, 3, 4, 5, 7, 8, 9, 10)
 _TYPED: tuple[int, ...] = (4, 5, 7, 10, 11)
-_MAX_NAME = 1024  # longer names are cut; two that then are one name are refused
+_MAX_NAME = 1024
 _MAX_NUMBERS = 4096  # of an attribute, or axes of a tensor
 
 
@@ -69,11 +69,13 @@ class Attribute:
     Attributes:
         ints: whole numbers.
         floats: IEEE single precision, little endian, 4 bytes each.
+        text: UTF-8.
         tensor: a constant.
     """
 
     ints: tuple[int, ...] = ()
     floats: bytes = b""
+    text: str = ""
     tensor: Tensor | None = None
 
 
@@ -103,6 +105,7 @@ class OnnxFile:
         tensors: initializers.
         inputs: sides of each graph input; 0 where a side is open.
         outputs: names of the graph's outputs.
+        declared: sides that the file claims of results, as of inputs.
         opset: version of ONNX's own operators; 0 if it is not stated.
     """
 
@@ -110,6 +113,7 @@ class OnnxFile:
     tensors: tuple[Tensor, ...] = ()
     inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    declared: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     opset: int = 0
 
 
@@ -129,13 +133,16 @@ def read_onnx(model: bytes | memoryview, *, max_fields: int = MAX_FIELDS) -> Onn
         raise DataError("model file: not ONNX, or without a graph")
     (graph,) = graphs
     inputs = {_text(m, 1): _sides(m) for m in _messages(graph, 11)}
-    if len(inputs) != len(_messages(graph, 11)):
-        raise DataError("model file: an input is declared twice")
+    results = [*_messages(graph, 12), *_messages(graph, 13)]
+    declared = {_text(m, 1): _sides(m) for m in results}
+    if len(inputs) + len(declared) != len(_messages(graph, 11)) + len(results):
+        raise DataError("model file: a value is declared twice")
     return OnnxFile(
         nodes=tuple(_node(m) for m in _messages(graph, 1)),
         tensors=tuple(_tensor(m) for m in _messages(graph, 5)),
         inputs=inputs,
         outputs=tuple(_text(m, 1) for m in _messages(graph, 12)),
+        declared=declared,
         opset=_opset(message),
     )
 
@@ -196,6 +203,7 @@ def _attribute(message: _Message) -> Attribute:
     return Attribute(
         ints=(*_numbers(message, 3), *_numbers(message, 8)),
         floats=b"".join(v for v in floats if isinstance(v, memoryview)),
+        text=_text(message, 4),
         tensor=_tensor(tensors[0]) if tensors else None,
     )
 
@@ -249,7 +257,12 @@ def _numbers(message: _Message, number: int) -> tuple[int, ...]:
 
 def _texts(message: _Message, number: int) -> tuple[str, ...]:
     views = [v for v in _flat(message, number) if isinstance(v, memoryview)]
-    return tuple(bytes(view[:_MAX_NAME]).decode("utf-8", "replace") for view in views)
+    if any(len(view) > _MAX_NAME for view in views):
+        raise DataError(f"model file: a name is longer than {_MAX_NAME} bytes")
+    try:
+        return tuple(bytes(view).decode("utf-8") for view in views)
+    except UnicodeDecodeError as exc:  # the runtime raises it later
+        raise DataError("model file: a name is not UTF-8") from exc
 
 
 def _text(message: _Message, number: int) -> str:

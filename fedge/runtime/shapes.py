@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from fedge.runtime.known import Known, integers
 from fedge.runtime.onnx_file import Node
+from fedge.runtime.sizes import Size
 
 Shape = tuple[int, ...]
 
@@ -17,6 +18,7 @@ _LOSING = (
     "Squeeze",
 )  # fmt: skip
 _MATRIX = 2
+_SLICE_INPUTS = (3, 4)  # data, starts, ends, axes; with steps it may go backwards
 
 
 def shape_after(node: Node, inputs: Sequence[Known]) -> Shape | None:
@@ -35,7 +37,24 @@ def shape_after(node: Node, inputs: Sequence[Known]) -> Shape | None:
         return _unsqueezed(node, shape, inputs)
     if op == "Split" and len(inputs) == 1:
         return _split(node, shape)
+    if op == "Slice" and len(shape) == 1 and len(inputs) in _SLICE_INPUTS:
+        return _sliced(shape, inputs[1].size, inputs[2].size)
     return shape
+
+
+def concatenated(node: Node, inputs: Sequence[Known]) -> Shape | None:
+    """Return bounds of the sides of inputs one after the other."""
+    shapes = [value.shape for value in inputs if value.shape is not None]
+    axis = next(iter(integers(node, "axis")), 0)
+    ranks = {len(shape) for shape in shapes}
+    if len(shapes) < len(inputs) or len(ranks) != 1:
+        return None
+    (rank,) = ranks
+    if not -rank <= axis < rank:
+        return None
+    sides = [max(sides) for sides in zip(*shapes, strict=True)]
+    sides[axis] = sum(shape[axis] for shape in shapes)
+    return tuple(sides)
 
 
 def matrix_product(inputs: Sequence[Known]) -> Shape | None:
@@ -66,6 +85,17 @@ def _unsqueezed(node: Node, shape: Shape, inputs: Sequence[Known]) -> Shape | No
         return None
     sides = iter(shape)
     return tuple(1 if place in places else next(sides) for place in range(rank))
+
+
+def _sliced(shape: Shape, starts: Size | None, ends: Size | None) -> Shape:
+    """Return the length of a part of a list: less, if it says how much."""
+    start, end = (size.numbers if size else None for size in (starts, ends))
+    if not start or not end or len(start) != 1 or len(end) != 1:
+        return shape
+    if (start[0] < 0) != (end[0] < 0):
+        return shape
+    # Both count from the same side, so it does not matter how long the list is.
+    return (min(shape[0], max(end[0] - start[0], 1)),)
 
 
 def _split(node: Node, shape: Shape) -> Shape:

@@ -12,24 +12,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedge.runtime.onnx_file import Node, Tensor
-from fedge.runtime.protobuf import varints
+from fedge.runtime.protobuf import signed, varints
 
 MAX_ENTRIES = 64  # more numbers than any shape or list of pads has
-_AXES = 16
 _FLOAT32 = 1
 _ITEM = {6: "<i4", 7: "<i8", 9: "?", _FLOAT32: "<f4"}
 _TYPED_INTS = (5, 7)
+# ONNX's numbers of types: those that hold every whole number below 2**24, and others.
+_EXACT = frozenset((1, 6, 7, 11))
+_EXACT_BELOW = 2**24
+_UNSIGNED = frozenset((2, 4, 12, 13))
+_BOOL = 9
 HUGE = 2**63  # beyond it bounds would only become long numbers
 
-_FIRST = frozenset((
-    "Abs", "Cast", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose",
-    "Unsqueeze",
-))  # fmt: skip
+_RENAMING = frozenset(("Identity", "Reshape", "Squeeze", "Unsqueeze"))
 _REDUCING = frozenset(("ReduceMax", "ReduceMin", "ReduceProd"))
+_SELECTING = _RENAMING | _REDUCING | {
+    "Abs", "Cast", "Gather", "Slice", "Split", "Transpose",
+}  # fmt: skip
 _ELEMENTWISE = frozenset((
     "Add", "Div", "Max", "Min", "Mod", "Mul", "Sub", "Where",
 ))  # fmt: skip
-_SLICE_INPUTS = 3  # data, starts, ends; with axes or steps it is not a shape's end
+_SUMS = frozenset(("Add", "Sub"))
 _DIVIDING = frozenset(("Div", "Mod"))
 _COMPARING = frozenset((
     "And", "Equal", "Greater", "Less", "Not", "Or",
@@ -43,8 +47,9 @@ class Size:
     Attributes:
         product: of all of them; `HUGE` stands for everything beyond it.
         largest: of the largest one; likewise.
-        entries: how many there are, at most `MAX_ENTRIES`.
+        entries: how many there are at most; at most `MAX_ENTRIES`.
         is_whole: whether they are known to be whole, and not rounded up here.
+        is_exact: whether there are so many entries, and not fewer.
         numbers: themselves, if they are whole and stand in the file.
     """
 
@@ -52,19 +57,25 @@ class Size:
     largest: int
     entries: int
     is_whole: bool = True
+    is_exact: bool = False
     numbers: tuple[int, ...] | None = None
 
     @classmethod
     def within(
-        cls, product: int, largest: int, entries: int, *, is_whole: bool
-    ) -> "Size | None":
-        """Return these bounds, none of them beyond `HUGE`; None for too many entries.
+        cls,
+        product: int,
+        largest: int,
+        entries: int,
+        *,
+        is_whole: bool,
+        is_exact: bool = False,
+    ) -> "Size":
+        """Return these bounds, none of them beyond `HUGE`.
 
         Sizes of sizes double their digits with every operator otherwise.
         """
-        if entries > MAX_ENTRIES:
-            return None
-        return cls(min(product, HUGE), min(largest, HUGE), entries, is_whole)
+        bounds = min(product, HUGE), min(largest, HUGE), entries
+        return cls(*bounds, is_whole=is_whole, is_exact=is_exact)
 
 
 def size_of(tensor: Tensor) -> Size | None:
@@ -83,7 +94,7 @@ def size_of(tensor: Tensor) -> Size | None:
     found: list[int] = []
     for number in _TYPED_INTS:
         for part in tensor.typed.get(number, ()):
-            found += [part] if isinstance(part, int) else list(varints(part))
+            found += [signed(part)] if isinstance(part, int) else list(varints(part))
     return size_from(found)
 
 
@@ -93,96 +104,118 @@ def size_from(entries: Sequence[float]) -> Size:
     whole = [max(entry, 1) for entry in whole]
     is_whole = all(float(entry).is_integer() for entry in entries)
     numbers = tuple(map(int, entries)) if is_whole else None
-    return Size(math.prod(whole), max(whole, default=1), len(whole), is_whole, numbers)
+    largest = max(whole, default=1)
+    return Size(math.prod(whole), largest, len(whole), is_whole, True, numbers)
 
 
-def size_after(node: Node, inputs: Sequence[Size | None]) -> Size | None:
+def size_after(
+    node: Node, inputs: Sequence[Size | None], count: int | None
+) -> Size | None:
     """Return the bounds of an operator's result; None if none are known.
 
     Guarantee: with inputs within their bounds the result is within its own.
+
+    Args:
+        node: an operator.
+        inputs: what its inputs can be as sizes.
+        count: elements that the result has at most; None if no bound is known.
     """
     op = node.op_type
+    if count is None or count > MAX_ENTRIES:
+        return None
     if op in _COMPARING:
-        return Size(1, 1, max((s.entries for s in inputs if s), default=_AXES))
+        return Size(1, 1, count)
     if op == "ConstantOfShape":
-        return _filled(node)
-    if op == "Gather" and len(inputs) > 1:
-        return _gathered(inputs[0], inputs[1])
-    if op == "Slice" and len(inputs) == _SLICE_INPUTS and inputs[0] is not None:
-        return _sliced(inputs[0], inputs[1], inputs[2])
-    if op in _FIRST | _REDUCING and inputs:
-        return _kept(inputs[0], is_reduced=op in _REDUCING)
+        return _filled(node, count)
+    if op in _SELECTING:
+        return _selected(node, inputs, count)
     known = [size for size in inputs if size is not None]
     is_known = len(known) == len(inputs) and op in _ELEMENTWISE | {"Concat"}
-    return _combined(op, known) if known and is_known else None
+    return _combined(op, known, count) if known and is_known else None
 
 
-def _kept(size: Size | None, *, is_reduced: bool) -> Size | None:
-    if size is None or not is_reduced:
-        return size and replace(size, numbers=None)
-    return Size.within(size.product, size.product, size.entries, is_whole=size.is_whole)
+def _selected(node: Node, inputs: Sequence[Size | None], count: int) -> Size | None:
+    """Return the bounds of what follows from the numbers of the first input alone."""
+    first, op = inputs[0] if inputs else None, node.op_type
+    if first is None:
+        return None
+    if op == "Gather":
+        most = first.largest**count
+        return Size.within(most, first.largest, count, is_whole=first.is_whole)
+    return _cast(node, first, count) if op == "Cast" else _kept(op, first, count)
 
 
-def _sliced(source: Size, starts: Size | None, ends: Size | None) -> Size:
-    """Return the bounds of some of the numbers: of fewer, if it says how many."""
-    start, end = (size.numbers if size else None for size in (starts, ends))
-    entries = source.entries
-    if start and end and len(start) == len(end) == 1:
-        # Both count from the same side, so it does not matter how many there are.
-        same_side = (start[0] < 0) == (end[0] < 0)
-        entries = min(entries, max(end[0] - start[0], 0)) if same_side else entries
-    product = min(source.product, source.largest**entries)
-    return replace(source, product=product, entries=entries, numbers=None)
+def _kept(op: str, size: Size, count: int) -> Size:
+    """Return the bounds of some of the numbers, or of what they are reduced to."""
+    is_reduced = op in _REDUCING
+    largest = size.product if is_reduced else size.largest
+    is_same = op in _RENAMING and size.entries == count
+    return Size(
+        min(size.product, largest**count),
+        largest,
+        count,
+        is_whole=size.is_whole,
+        is_exact=size.is_exact and is_same,
+        numbers=size.numbers if is_same else None,
+    )
 
 
-def _combined(op: str, inputs: Sequence[Size]) -> Size | None:
+def _cast(node: Node, size: Size, count: int) -> Size | None:
+    """Return the bounds after a change of type, which may wrap numbers around."""
+    (kind,) = node.attributes["to"].ints if "to" in node.attributes else (0,)
+    numbers = size.numbers
+    if numbers is not None and max(map(abs, numbers), default=0) >= _EXACT_BELOW:
+        numbers = None
+    if kind == _BOOL:
+        return Size(1, 1, count)
+    if kind in _UNSIGNED and (numbers is None or min(numbers, default=0) < 0):
+        return None  # -1 becomes the largest number of the type
+    kept = _kept("Identity", replace(size, numbers=numbers), count)
+    return kept if kind in _EXACT else replace(kept, numbers=None)
+
+
+def _combined(op: str, inputs: Sequence[Size], count: int) -> Size | None:
     if op != "Concat":
-        return _elementwise(op, inputs)
+        return _elementwise(op, inputs, count)
     return Size.within(
         math.prod(size.product for size in inputs),
         max(size.largest for size in inputs),
-        sum(size.entries for size in inputs),
+        count,
         is_whole=all(size.is_whole for size in inputs),
+        is_exact=all(size.is_exact for size in inputs),
     )
 
 
-def _filled(node: Node) -> Size | None:
+def _filled(node: Node, count: int) -> Size | None:
     """Return the bounds of a tensor that is zero, or full of one small number."""
     value = node.attributes.get("value")
     if value is None or value.tensor is None:
-        return Size(1, 1, _AXES)
+        return Size(1, 1, count)
     size = size_of(value.tensor)
-    return Size(1, 1, _AXES) if size is not None and size.largest == 1 else None
+    return Size(1, 1, count) if size is not None and size.largest == 1 else None
 
 
-def _gathered(source: Size | None, places: Size | None) -> Size | None:
-    if source is None or places is None or places.entries > MAX_ENTRIES:
-        return None
-    return Size.within(
-        source.largest**places.entries,
-        source.largest,
-        places.entries,
-        is_whole=source.is_whole,
-    )
-
-
-def _elementwise(op: str, inputs: Sequence[Size]) -> Size | None:
+def _elementwise(op: str, inputs: Sequence[Size], count: int) -> Size | None:
     """Return bounds that hold for sums, differences, products, quotients and choices.
 
-    None for what is divided by a fraction, which can be as near to 0 as it likes.
+    None for quotients of anything but what stands in the file and is not 0: what is
+    divided by nearly nothing can be as large as it likes.
     """
-    if op in _DIVIDING and not inputs[-1].is_whole:
+    if op in _DIVIDING and (inputs[-1].numbers is None or 0 in inputs[-1].numbers):
         return None
-    entries = max(size.entries for size in inputs)
-    product, largest = 2**entries, 2
-    for size in inputs:
-        same = size.entries == entries
-        product *= size.product if same else size.largest**entries
+    chosen = inputs[1:] if op == "Where" else inputs
+    factor = 2 if op in _SUMS else 1
+    product, largest = factor**count, factor
+    for size in chosen:
+        # Each is used once, if nothing is repeated to fit the others.
+        is_once = size.is_exact and size.entries == count
+        product *= size.product if is_once else size.largest**count
         largest *= size.largest
     return Size.within(
         product,
         largest,
-        entries,
+        count,
         # A quotient of whole numbers that are stored as floats may be a fraction.
-        is_whole=op not in _DIVIDING and all(size.is_whole for size in inputs),
+        is_whole=op not in _DIVIDING and all(size.is_whole for size in chosen),
+        is_exact=all(size.is_exact and size.entries == count for size in inputs),
     )

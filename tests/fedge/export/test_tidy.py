@@ -1,6 +1,7 @@
 """Files of any origin: what is not ready for compression becomes so, and no more."""
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -27,6 +28,7 @@ def network(
     head: str = "head",
     output: str = "y",
     weights_are_inputs: bool = False,
+    ir_version: int = 8,
 ) -> bytes:
     """Return a convolution and a layer of classes, with chosen names."""
     rng = np.random.default_rng(0)
@@ -54,7 +56,7 @@ def network(
         [numpy_helper.from_array(a.astype(np.float32), n) for n, a in arrays.items()],
     )
     opsets = [helper.make_opsetid("", opset)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
     return bytes(model.SerializeToString())
 
 
@@ -77,6 +79,9 @@ def test_what_is_ready_is_left_alone() -> None:
         network(head="w_scale", weights_are_inputs=True),
         network(weight="v0", head="v0_cast", output="v1"),
         network(weights_are_inputs=True),
+        network(11, weights_are_inputs=True, ir_version=3),
+        network(13, weights_are_inputs=True, ir_version=3),
+        network(head="w_scale", output="v0_scale"),
         network(9),
         network(11, head="w_scale"),
         network(12),
@@ -87,6 +92,7 @@ def test_every_form_of_what_is_made_ready_computes_the_same(model: bytes) -> Non
     assert ready != model
     assert tidy(ready) == ready
     check_model(ready)
+    onnx.checker.check_model(ready)
     np.testing.assert_allclose(outputs(ready), outputs(model), rtol=1e-4, atol=1e-5)
     models = build(model, images(), Quantization.smallest)
     assert list(models) == FORMS
@@ -94,6 +100,14 @@ def test_every_form_of_what_is_made_ready_computes_the_same(model: bytes) -> Non
     for form, found in models.items():
         scale = np.abs(outputs(model)).max()
         assert np.abs(outputs(found) - outputs(model)).max() < 0.25 * scale, form
+
+
+@pytest.mark.parametrize("output", ["x_scale", "x_QuantizeLinear_Output"])
+def test_an_output_that_a_pass_would_make_from_the_input_is_refused(
+    output: str,
+) -> None:
+    with pytest.raises(CompressionError, match=f"x and {output}"):
+        tidy(network(output=output))
 
 
 def test_operators_too_old_to_be_converted_are_refused() -> None:
