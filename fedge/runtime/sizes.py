@@ -162,7 +162,8 @@ def _kept(op: str, size: Size, count: int) -> Size:
 
 def _cast(node: Node, size: Size, count: int) -> Size | None:
     """Return the bounds after a change of type, which may wrap numbers around."""
-    (kind,) = node.attributes["to"].ints if "to" in node.attributes else (0,)
+    kinds = node.attributes["to"].ints if "to" in node.attributes else ()
+    kind = kinds[0] if len(kinds) == 1 else 0
     numbers = size.numbers
     if numbers is not None and max(map(abs, numbers), default=0) >= _EXACT_BELOW:
         numbers = None

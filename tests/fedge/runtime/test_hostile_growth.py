@@ -167,6 +167,14 @@ def test_it_is_refused(name: str) -> None:
         check_model(HOSTILE[name])
 
 
+@pytest.mark.parametrize("settings", [{}, {"to": [1, 7]}, {"to": 1.0}, {"to": "x"}])
+def test_a_cast_to_nothing_is_no_error_of_another_kind(
+    settings: dict[str, Any],
+) -> None:
+    nodes = op("Cast", ["a"], "b", **settings) + op("Reshape", ["x", "b"], "c")
+    check_model(model(nodes, a=[-1]))  # the runtime will refuse it
+
+
 def test_what_exporters_do_with_shapes_is_accepted() -> None:
     """The same operators, as they are meant."""
     nodes = [
