@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from fedge.arrays import AnyArray
 from fedge.errors import CompressionError
+from fedge.export.fixed_sides import with_fixed_sides
 from fedge.export.quiet import quiet_exporter
 from fedge.export.strip import strip
 
@@ -75,7 +76,7 @@ class OnnxTemplate:
             if array.name in values:
                 new = values[array.name].detach().cpu().contiguous().numpy()
                 array.CopyFrom(numpy_helper.from_array(new, array.name))
-        return strip(_folded(filled).SerializeToString())
+        return strip(with_fixed_sides(_folded(filled)).SerializeToString())
 
 
 def _traced(module: torch.nn.Module, example: AnyArray) -> onnx.ModelProto:

@@ -170,7 +170,7 @@ def _grown(node: Node, inputs: list[Known]) -> int:
     if grown > MAX_ELEMENTS:
         raise DataError(
             f"model file: {node.op_type} can ask for {min(grown, 2**63)} values, at "
-            f"most {MAX_ELEMENTS}"
+            f"most {MAX_ELEMENTS}; export the shape that it takes as a constant"
         )
     return grown
 
