@@ -10,7 +10,12 @@ import math
 from fedge.errors import DataError
 from fedge.runtime.known import Known, integers
 from fedge.runtime.onnx_file import Node
-from fedge.runtime.shapes import concatenated, matrix_product, shape_after
+from fedge.runtime.shapes import (
+    concatenated,
+    gathered,
+    matrix_product,
+    shape_after,
+)
 from fedge.runtime.sizes import HUGE
 
 # Operators whose result has as many elements as their first input, at most.
@@ -69,6 +74,7 @@ def count_after(
     if op == "MatMul" and (product := matrix_product(inputs)):
         return min(math.prod(product), HUGE), product
     shape = concatenated(node, inputs) if op == "Concat" else None
+    shape = gathered(node, inputs) if op == "Gather" else shape
     return _bounded(_loose_count(node, inputs, counts, grown)), shape
 
 
@@ -94,8 +100,12 @@ def _reshaped(inputs: list[Known]) -> int:
     target = inputs[1] if len(inputs) > 1 else None
     if target is not None and target.is_constant and target.size is None:
         raise DataError("model file: Reshape to a shape for which no bound is known")
-    asked = 1 if target is None or target.size is None else target.size.product
-    return max(inputs[0].elements or 1, asked)
+    if target is None or target.size is None:
+        return inputs[0].elements or 1
+    # 0 stands for a side of the input.
+    side = max(inputs[0].shape or (inputs[0].elements or 1,), default=1)
+    asked: int = target.size.product * side**target.size.zeros
+    return min(max(inputs[0].elements or 1, asked), HUGE)
 
 
 def work_of(node: Node, inputs: list[Known]) -> int:

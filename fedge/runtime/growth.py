@@ -5,7 +5,12 @@ alone. So a file of a hundred bytes can ask for gigabytes: a shape and ConstantO
 Expand or Tile; or two vectors whose product is a matrix. Here each value gets an upper
 bound of its number of elements, in one pass over the operators, and each operator that
 makes something as large as a number says is held to the product of all literals that
-this number is computed from. Both bounds are conservative: too large, never too small.
+this number is computed from. Both bounds are meant to be too large, never too small: in
+elements, so weights of a few bits may become thirty times as many bytes.
+
+This is the first gate, quick and without running anything. What it misses is met by the
+limits of the process in which a release is tried (`trial`), and of the arena in which a
+server's graphs run (`session`).
 
 Sizes that follow from the shape of the model's input are not bounded here beyond the
 declared sides of that input: whoever runs the model decides how large inputs are.
@@ -17,9 +22,16 @@ from dataclasses import replace
 
 from fedge.errors import DataError
 from fedge.runtime.counts import SIZED, count_after, work_of
-from fedge.runtime.known import LEFT_OUT, Known, constant, integers, of_tensor
+from fedge.runtime.known import (
+    LEFT_OUT,
+    Known,
+    constant,
+    integers,
+    is_float_after,
+    of_tensor,
+)
 from fedge.runtime.onnx_file import Node, OnnxFile
-from fedge.runtime.sizes import HUGE, Size, size_after
+from fedge.runtime.sizes import HUGE, MAX_ENTRIES, Size, size_after
 
 # What may be made from nothing, of all operators together: 16 MiB of 8 bytes each.
 MAX_ELEMENTS = 2**21
@@ -27,8 +39,10 @@ MAX_ELEMENTS = 2**21
 # cast and looked up, and weights reshaped, each of which makes a copy.
 _COPIES = 4
 _MAX_SETTING = 2**16
+_AXES = 16  # of what has a declared shape, and of what Unsqueeze makes
+# operator -> which input is the shape of its result
+_SHAPES = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1}
 _TEXT = 8  # ONNX's number of the type
-_AXES = 16  # numbers that a shape has, at most
 
 _SETTINGS = (
     "dilations", "kernel_shape", "output_padding", "output_shape", "pads", "strides",
@@ -78,19 +92,37 @@ class _Pass:
     ) -> None:
         self.known = known
         self._declared = declared
+        self._used: set[str] = set()
+        self._most_axes = _AXES  # of any result so far
 
     def take(self, node: Node) -> int:
         """Learn an operator's outputs; return the elements it makes when loading."""
         inputs = [self._value(name) for name in node.inputs]
         _check_settings(node)
         result = self._result(node, inputs, _grown(node, inputs))
-        work, made = work_of(node, inputs), 0
+        _check_quotient(node, inputs)
+        place = _SHAPES.get(node.op_type)
+        if place is not None and place < len(inputs):
+            axes = inputs[place].elements or 0
+            self._most_axes = max(self._most_axes, min(axes, MAX_ENTRIES))
+        work, made = work_of(node, inputs), self._copied(node)
         for name in filter(None, node.outputs):
             if name in self.known:
                 raise DataError(f"model file: value {name[:40]!r} is made twice")
             self.known[name] = _as_declared(result, self._declared.get(name, ()))
             made += work * (result.elements or 0) if result.is_constant else 0
         return made
+
+    def _copied(self, node: Node) -> int:
+        """Return the elements of a weight that is joined with what comes next.
+
+        Then each layer has one of its own.
+        """
+        name = node.inputs[1] if node.op_type == "Conv" and node.inputs[1:] else ""
+        if not name or name not in self._used:
+            self._used.add(name)
+            return 0
+        return self.known[name].elements or 0
 
     def _value(self, name: str) -> Known:
         if not name:
@@ -106,7 +138,7 @@ class _Pass:
             return constant(node)
         is_constant = all(value.is_constant for value in inputs)
         if node.op_type in ("Shape", "Size") and inputs:
-            return _measured(node, inputs[0])
+            return _measured(node, inputs[0], self._most_axes)
         count, shape = count_after(node, inputs, grown)
         size = size_after(node, [value.size for value in inputs], count)
         if is_constant and count is None:
@@ -114,7 +146,9 @@ class _Pass:
                 f"model file: {node.op_type[:40]} of constants or shapes alone; "
                 "compute it before exporting"
             )
-        return Known(is_constant, count, shape, size)
+        is_fixed = all(value.is_fixed for value in inputs)
+        is_float = is_float_after(node, inputs)
+        return Known(is_constant, count, shape, size, is_fixed, is_float)
 
 
 def _as_declared(value: Known, sides: tuple[int, ...]) -> Known:
@@ -122,17 +156,19 @@ def _as_declared(value: Known, sides: tuple[int, ...]) -> Known:
 
     A runtime believes the claim where it cannot tell.
     """
-    if value.elements is None or not any(sides):
+    if value.elements is None or value.is_fixed or not any(sides):
         return value
     claimed = tuple(max(side, 1) for side in sides)
-    shape = None
     if value.shape is not None and len(value.shape) == len(claimed):
         shape = tuple(map(max, value.shape, claimed))
-    elements = min(max(value.elements, math.prod(shape or claimed)), HUGE)
-    return replace(value, elements=elements, shape=shape)
+        most = max(value.elements, math.prod(shape))
+        return replace(value, elements=min(most, HUGE), shape=shape)
+    # One may know the sides that the other does not.
+    most = value.elements * math.prod(claimed)
+    return replace(value, elements=min(most, HUGE), shape=None)
 
 
-def _measured(node: Node, value: Known) -> Known:
+def _measured(node: Node, value: Known, most_axes: int) -> Known:
     """Return what is known of a value's shape, or number of elements, as a value.
 
     It counts as a constant: where the sides that are asked for are fixed, it is one.
@@ -140,7 +176,7 @@ def _measured(node: Node, value: Known) -> Known:
     bound = None if value.elements is None else max(value.elements, 1)
     if node.op_type == "Size":
         return Known(True, 1, (), None if bound is None else Size(bound, bound, 1))
-    axes = _AXES if value.shape is None else len(value.shape)
+    axes = most_axes if value.shape is None else len(value.shape)
     size = None
     if bound is not None:
         largest = bound if value.shape is None else max(value.shape, default=1)
@@ -173,6 +209,23 @@ def _grown(node: Node, inputs: list[Known]) -> int:
             f"most {MAX_ELEMENTS}; export the shape that it takes as a constant"
         )
     return grown
+
+
+def _check_quotient(node: Node, inputs: list[Known]) -> None:
+    """Raise DataError for whole constants divided by what may be 0 or -1.
+
+    The least number divided by -1 ends the process.
+    """
+    if node.op_type not in ("Div", "Mod") or not all(v.is_constant for v in inputs):
+        return
+    divisor = inputs[-1] if inputs else LEFT_OUT
+    numbers = divisor.size.numbers if divisor.size is not None else None
+    is_safe = numbers is not None and min(numbers, default=0) > 0
+    if not is_safe and not divisor.is_float:
+        raise DataError(
+            f"model file: {node.op_type} of constants by what may be 0 or -1; compute "
+            "it before exporting"
+        )
 
 
 def _check_settings(node: Node) -> None:

@@ -1,6 +1,7 @@
 """What is known of a value before anything is computed: how many elements it has."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedge.errors import DataError
@@ -14,6 +15,8 @@ class Known:
 
     Attributes:
         is_constant: whether it may follow from the file alone.
+        is_fixed: whether it does, and not from shapes.
+        is_float: whether it is known to have a floating-point type.
         elements: upper bound, at most `HUGE`; None if none is known.
         shape: bounds of its sides, where they are known. An open side and an empty
             one count as 1.
@@ -24,9 +27,16 @@ class Known:
     elements: int | None = None
     shape: tuple[int, ...] | None = None
     size: Size | None = None
+    is_fixed: bool = False
+    is_float: bool = False
 
 
-LEFT_OUT = Known(is_constant=True, elements=1, shape=(1,), size=Size(1, 1, 0))
+_FLOATS = (1, 10, 11, 16)  # ONNX's numbers of the types
+_SAME_TYPE = frozenset((
+    "Abs", "Add", "Concat", "Div", "Gather", "Identity", "Mul", "Neg", "Pow",
+    "Reshape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+))  # fmt: skip
+LEFT_OUT = Known(True, 1, (1,), Size(1, 1, 0), is_fixed=True)
 
 
 def integers(node: Node, name: str) -> tuple[int, ...]:
@@ -35,19 +45,31 @@ def integers(node: Node, name: str) -> tuple[int, ...]:
     return () if attribute is None else attribute.ints
 
 
+def is_float_after(node: Node, inputs: Sequence[Known]) -> bool:
+    """Say whether an operator's result is known to have a floating-point type."""
+    if node.op_type == "Cast":
+        return any(kind in _FLOATS for kind in integers(node, "to"))
+    return node.op_type in _SAME_TYPE and inputs[0].is_float
+
+
 def constant(node: Node) -> Known:
     """Return what a Constant holds: a tensor, or numbers."""
+    if len(node.attributes) != 1:
+        raise DataError("model file: a Constant with several values, or none")
     for attribute in node.attributes.values():
         if attribute.tensor is not None:
             return of_tensor(attribute.tensor)
         if attribute.ints:
-            return Known(True, len(attribute.ints), None, size_from(attribute.ints))
+            size, count = size_from(attribute.ints), len(attribute.ints)
+            return Known(True, count, None, size, is_fixed=True)
         if attribute.floats:
-            return Known(True, len(attribute.floats) // 4)
+            return Known(True, len(attribute.floats) // 4, is_fixed=True)
     raise DataError("model file: a Constant without numbers")
 
 
 def of_tensor(tensor: Tensor) -> Known:
     """Return what is known of a tensor that has the size it declares."""
     shape = tuple(max(side, 1) for side in tensor.dims)
-    return Known(True, min(math.prod(shape), HUGE), shape, size_of(tensor))
+    count = min(math.prod(shape), HUGE)
+    is_float = tensor.dtype in _FLOATS
+    return Known(True, count, shape, size_of(tensor), is_fixed=True, is_float=is_float)

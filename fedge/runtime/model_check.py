@@ -69,6 +69,8 @@ def check_model(model: bytes | memoryview) -> OnnxFile:
             f"{_MIN_OPSET} or later"
         )
     _check_inputs(found)
+    for name, sides in found.declared.items():
+        _check_sides(name, sides)
     for tensor in _tensors(found):
         _check_tensor(tensor)
     for node in found.nodes:
@@ -110,8 +112,11 @@ def _check_node(node: Node) -> None:
             f"{node.domain[:40]!r}; accepted are {_DOMAINS}"
         )
     for name, attribute in node.attributes.items():
-        if np.isnan(np.frombuffer(attribute.floats, "<f4")).any():
-            raise DataError(f"model file: {node.op_type[:40]}.{name[:40]} is NaN")
+        floats = attribute.floats
+        if len(floats) % 4 or np.isnan(np.frombuffer(floats, "<f4")).any():
+            raise DataError(
+                f"model file: {node.op_type[:40]}.{name[:40]} is NaN or cut off"
+            )
 
 
 def _check_tensor(tensor: Tensor) -> None:

@@ -38,6 +38,9 @@ _Message: TypeAlias = "dict[int, list[_Value]]"
 
 # Fields of an attribute that hold its value: f, i, s, t and their lists.
 _VALUES_OF_SETTINGS = (2, 3, 4, 5, 7, 8, 9, 10)
+# ONNX's numbers of an attribute's kinds, and the field that each has.
+_FIELDS_OF_KINDS = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8, 8: 9}
+_WHOLE = 2  # a kind; 0 is not written
 _TYPED: tuple[int, ...] = (4, 5, 7, 10, 11)
 _MAX_NAME = 1024
 _MAX_NUMBERS = 4096  # of an attribute, or axes of a tensor
@@ -196,12 +199,17 @@ def _node(message: _Message) -> Node:
 
 
 def _attribute(message: _Message) -> Attribute:
-    if sum(number in message for number in _VALUES_OF_SETTINGS) > 1:
+    given = [number for number in _VALUES_OF_SETTINGS if number in message]
+    if len(given) > 1:
         raise DataError("model file: a setting has several values")
+    kind = next(iter(_numbers(message, 20)), 0)
+    if kind and given and given[0] != _FIELDS_OF_KINDS.get(kind):
+        raise DataError("model file: a setting is of another kind than it says")
     tensors = _messages(message, 5)
     floats = [v for n in (2, 7) for v in message.get(n, ())]
+    ints = (*_numbers(message, 3), *_numbers(message, 8))
     return Attribute(
-        ints=(*_numbers(message, 3), *_numbers(message, 8)),
+        ints=(0,) if kind == _WHOLE and not ints else ints,
         floats=b"".join(v for v in floats if isinstance(v, memoryview)),
         text=_text(message, 4),
         tensor=_tensor(tensors[0]) if tensors else None,

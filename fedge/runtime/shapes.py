@@ -7,6 +7,7 @@ between an input and the shapes that they compute from it; for the rest none is 
 import math
 from collections.abc import Sequence
 
+from fedge.errors import DataError
 from fedge.runtime.known import Known, integers
 from fedge.runtime.onnx_file import Node
 from fedge.runtime.sizes import Size
@@ -18,6 +19,7 @@ _LOSING = (
     "Squeeze",
 )  # fmt: skip
 _MATRIX = 2
+_MAX_RANK = 16
 _SLICE_INPUTS = (3, 4)  # data, starts, ends, axes; with steps it may go backwards
 
 
@@ -40,6 +42,19 @@ def shape_after(node: Node, inputs: Sequence[Known]) -> Shape | None:
     if op == "Slice" and len(shape) == 1 and len(inputs) in _SLICE_INPUTS:
         return _sliced(shape, inputs[1].size, inputs[2].size)
     return shape
+
+
+def gathered(node: Node, inputs: Sequence[Known]) -> Shape | None:
+    """Return bounds of the sides of what a Gather takes."""
+    if len(inputs) != 2 or inputs[0].shape is None or inputs[1].shape is None:
+        return None
+    shape, places = inputs[0].shape, inputs[1].shape
+    axis = next(iter(integers(node, "axis")), 0)
+    if not -len(shape) <= axis < len(shape):
+        raise DataError(f"model file: Gather along axis {axis} of {len(shape)}")
+    axis %= len(shape)
+    found = (*shape[:axis], *places, *shape[axis + 1 :])
+    return found if len(found) <= _MAX_RANK else None
 
 
 def concatenated(node: Node, inputs: Sequence[Known]) -> Shape | None:
@@ -80,6 +95,8 @@ def _unsqueezed(node: Node, shape: Shape, inputs: Sequence[Known]) -> Shape | No
     if not axes:
         return None
     rank = len(shape) + len(axes)
+    if rank > _MAX_RANK:
+        raise DataError(f"model file: Unsqueeze to {rank} axes, at most {_MAX_RANK}")
     places = {axis % rank for axis in axes if -rank <= axis < rank}
     if len(places) != len(axes):
         return None

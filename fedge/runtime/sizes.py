@@ -18,10 +18,11 @@ MAX_ENTRIES = 64  # more numbers than any shape or list of pads has
 _FLOAT32 = 1
 _ITEM = {6: "<i4", 7: "<i8", 9: "?", _FLOAT32: "<f4"}
 _TYPED_INTS = (5, 7)
+_LARGEST = {6: 2**31 - 1, 9: 1}  # of int32 and bool, which are written as longer ones
 # ONNX's numbers of types: those that hold every whole number below 2**24, and others.
 _EXACT = frozenset((1, 6, 7, 11))
 _EXACT_BELOW = 2**24
-_UNSIGNED = frozenset((2, 4, 12, 13))
+_SIGNED = _EXACT | {3, 5}
 _BOOL = 9
 HUGE = 2**63  # beyond it bounds would only become long numbers
 
@@ -50,6 +51,7 @@ class Size:
         entries: how many there are at most; at most `MAX_ENTRIES`.
         is_whole: whether they are known to be whole, and not rounded up here.
         is_exact: whether there are so many entries, and not fewer.
+        zeros: how many of them may be 0, at most.
         numbers: themselves, if they are whole and stand in the file.
     """
 
@@ -59,6 +61,7 @@ class Size:
     is_whole: bool = True
     is_exact: bool = False
     numbers: tuple[int, ...] | None = None
+    zeros: int = 0
 
     @classmethod
     def within(
@@ -69,13 +72,14 @@ class Size:
         *,
         is_whole: bool,
         is_exact: bool = False,
+        zeros: int = 0,
     ) -> "Size":
         """Return these bounds, none of them beyond `HUGE`.
 
         Sizes of sizes double their digits with every operator otherwise.
         """
         bounds = min(product, HUGE), min(largest, HUGE), entries
-        return cls(*bounds, is_whole=is_whole, is_exact=is_exact)
+        return cls(*bounds, is_whole=is_whole, is_exact=is_exact, zeros=zeros)
 
 
 def size_of(tensor: Tensor) -> Size | None:
@@ -95,6 +99,9 @@ def size_of(tensor: Tensor) -> Size | None:
     for number in _TYPED_INTS:
         for part in tensor.typed.get(number, ()):
             found += [signed(part)] if isinstance(part, int) else list(varints(part))
+    most = _LARGEST.get(tensor.dtype, HUGE)
+    if any(abs(number) > most for number in found):
+        return None  # the runtime takes some of the bits
     return size_from(found)
 
 
@@ -104,8 +111,15 @@ def size_from(entries: Sequence[float]) -> Size:
     whole = [max(entry, 1) for entry in whole]
     is_whole = all(float(entry).is_integer() for entry in entries)
     numbers = tuple(map(int, entries)) if is_whole else None
-    largest = max(whole, default=1)
-    return Size(math.prod(whole), largest, len(whole), is_whole, True, numbers)
+    return Size(
+        math.prod(whole),
+        max(whole, default=1),
+        len(whole),
+        is_whole,
+        is_exact=True,
+        numbers=numbers,
+        zeros=sum(-1 < entry < 1 for entry in entries),
+    )
 
 
 def size_after(
@@ -124,7 +138,7 @@ def size_after(
     if count is None or count > MAX_ENTRIES:
         return None
     if op in _COMPARING:
-        return Size(1, 1, count)
+        return Size(1, 1, count, zeros=count)
     if op == "ConstantOfShape":
         return _filled(node, count)
     if op in _SELECTING:
@@ -140,14 +154,24 @@ def _selected(node: Node, inputs: Sequence[Size | None], count: int) -> Size | N
     if first is None:
         return None
     if op == "Gather":
-        most = first.largest**count
-        return Size.within(most, first.largest, count, is_whole=first.is_whole)
+        return Size.within(
+            first.largest**count,
+            first.largest,
+            count,
+            is_whole=first.is_whole,
+            zeros=count if first.zeros else 0,
+        )
     return _cast(node, first, count) if op == "Cast" else _kept(op, first, count)
 
 
-def _kept(op: str, size: Size, count: int) -> Size:
-    """Return the bounds of some of the numbers, or of what they are reduced to."""
+def _kept(op: str, size: Size, count: int) -> Size | None:
+    """Return the bounds of some of the numbers, or of what they are reduced to.
+
+    None for what may be reduced over nothing: the extremes of that have no bound.
+    """
     is_reduced = op in _REDUCING
+    if is_reduced and not (size.is_exact and size.entries):
+        return None
     largest = size.product if is_reduced else size.largest
     is_same = op in _RENAMING and size.entries == count
     return Size(
@@ -157,6 +181,7 @@ def _kept(op: str, size: Size, count: int) -> Size:
         is_whole=size.is_whole,
         is_exact=size.is_exact and is_same,
         numbers=size.numbers if is_same else None,
+        zeros=min(size.zeros, count),
     )
 
 
@@ -164,15 +189,15 @@ def _cast(node: Node, size: Size, count: int) -> Size | None:
     """Return the bounds after a change of type, which may wrap numbers around."""
     kinds = node.attributes["to"].ints if "to" in node.attributes else ()
     kind = kinds[0] if len(kinds) == 1 else 0
-    numbers = size.numbers
-    if numbers is not None and max(map(abs, numbers), default=0) >= _EXACT_BELOW:
-        numbers = None
     if kind == _BOOL:
-        return Size(1, 1, count)
-    if kind in _UNSIGNED and (numbers is None or min(numbers, default=0) < 0):
-        return None  # -1 becomes the largest number of the type
-    kept = _kept("Identity", replace(size, numbers=numbers), count)
-    return kept if kind in _EXACT else replace(kept, numbers=None)
+        return Size(1, 1, count, zeros=count)
+    if kind not in _SIGNED:
+        return None  # -1 becomes the largest number of the type, and 65520 infinite
+    kept = _kept("Identity", size, count)
+    is_same = kind in _EXACT and size.largest < _EXACT_BELOW
+    if kept is None or is_same:
+        return kept
+    return replace(kept, numbers=None, zeros=count)
 
 
 def _combined(op: str, inputs: Sequence[Size], count: int) -> Size | None:
@@ -183,7 +208,10 @@ def _combined(op: str, inputs: Sequence[Size], count: int) -> Size | None:
         max(size.largest for size in inputs),
         count,
         is_whole=all(size.is_whole for size in inputs),
-        is_exact=all(size.is_exact for size in inputs),
+        # Empty ones have no entry, and count as one.
+        is_exact=all(size.is_exact for size in inputs)
+        and sum(size.entries for size in inputs) == count,
+        zeros=sum(size.zeros for size in inputs),
     )
 
 
@@ -191,9 +219,10 @@ def _filled(node: Node, count: int) -> Size | None:
     """Return the bounds of a tensor that is zero, or full of one small number."""
     value = node.attributes.get("value")
     if value is None or value.tensor is None:
-        return Size(1, 1, count)
+        return Size(1, 1, count, zeros=count)
     size = size_of(value.tensor)
-    return Size(1, 1, count) if size is not None and size.largest == 1 else None
+    is_small = size is not None and size.largest == 1
+    return Size(1, 1, count, zeros=count) if is_small else None
 
 
 def _elementwise(op: str, inputs: Sequence[Size], count: int) -> Size | None:
@@ -219,4 +248,5 @@ def _elementwise(op: str, inputs: Sequence[Size], count: int) -> Size | None:
         # A quotient of whole numbers that are stored as floats may be a fraction.
         is_whole=op not in _DIVIDING and all(size.is_whole for size in chosen),
         is_exact=all(size.is_exact and size.entries == count for size in inputs),
+        zeros=0 if op == "Mul" and not any(s.zeros for s in inputs) else count,
     )
