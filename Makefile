@@ -21,8 +21,9 @@ install: $(VENV)/.installed  ## make the environment (.venv)
 demo: install  ## the whole loop on handwritten digits: train, compress, sign, install
 	$(BIN)/python -m simulations.run $(RUN_OPTIONS)
 
-# Three at a time: the integration tests mostly wait for Flower's polls.
-PYTEST := $(BIN)/python -m pytest -m 'not crash'
+# Three at a time: the integration tests mostly wait for Flower's polls. One thread each:
+# more would spin while they wait for a core that another has.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not crash'
 test: install  ## all tests but the slow suites below
 	@logs=$$(mktemp -d); \
 	$(PYTEST) tests/integration >"$$logs/1" 2>&1 & waiting=$$!; \

@@ -35,6 +35,7 @@ from simulations.benchmarks.torch_free import clients
 
 _DELTA_ROUNDS = (12, 13, 14, 15)
 _DEAD_ZONE, _HEADROOM = 3, 0.15
+_QUICK_ROUNDS = 20
 _BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 
@@ -187,7 +188,7 @@ def measure(only: Sequence[str], *, quick: bool, data_root: str) -> Figures:
 
     Args:
         only: some of `NAMES`.
-        quick: one seed each, and nothing that reads files.
+        quick: one seed of 20 rounds each, and nothing that reads files.
         data_root: folder with uci-har/ and fashion-mnist/; "" for none.
     """
     figures: Figures = {}
@@ -197,6 +198,8 @@ def measure(only: Sequence[str], *, quick: bool, data_root: str) -> Figures:
             settings = part.overrides
             if part.needs_data:
                 settings = (*settings, f"data.root={data_root}")
+            if quick:
+                settings = (*settings, f"run.rounds={_QUICK_ROUNDS}")
             seeds = part.seeds[:1] if quick else part.seeds
             figures |= pipeline(name, settings, part.small, seeds)
     if "digits_cnn" in only:
@@ -252,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--quick", action="store_true", help="one seed, data that is installed only"
+        "--quick", action="store_true", help="one short run each, installed data only"
     )
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument(
