@@ -39,7 +39,6 @@ from server.setup import Setup
 _PARITY_EXAMPLES = 64
 # Whose outputs' last axis is what one of is chosen from.
 _WITH_CLASSES = (Task.classification, Task.next_token)
-_LATENCY_REPEATS = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from fedge.runtime.known import Known, integers
 from fedge.runtime.onnx_file import Node
 from fedge.runtime.shapes import (
     concatenated,
+    gather_axis,
     gathered,
     matrix_product,
     shape_after,
@@ -140,9 +141,6 @@ def _broadcast(inputs: list[Known]) -> tuple[int, tuple[int, ...] | None]:
 
 def _gathered(node: Node, inputs: list[Known]) -> int:
     shape = inputs[0].shape or ()
-    axis = next(iter(integers(node, "axis")), 0)
-    if not -len(shape) <= axis < len(shape):
-        raise DataError(f"model file: Gather along axis {axis} of {len(shape)}")
-    row = math.prod(shape) // max(shape[axis], 1)
+    row = math.prod(shape) // max(shape[gather_axis(node, shape)], 1)
     indices = inputs[1].elements or 0 if len(inputs) > 1 else 0
     return min(row * indices, HUGE)

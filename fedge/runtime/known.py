@@ -15,12 +15,12 @@ class Known:
 
     Attributes:
         is_constant: whether it may follow from the file alone.
-        is_fixed: whether it does, and not from shapes.
-        is_float: whether it is known to have a floating-point type.
         elements: upper bound, at most `HUGE`; None if none is known.
         shape: bounds of its sides, where they are known. An open side and an empty
             one count as 1.
         size: what it can be as a size; None if no bound is known.
+        is_fixed: whether it follows from the file alone, and not from shapes.
+        is_float: whether it is known to have a floating-point type.
     """
 
     is_constant: bool

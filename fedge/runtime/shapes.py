@@ -49,12 +49,17 @@ def gathered(node: Node, inputs: Sequence[Known]) -> Shape | None:
     if len(inputs) != 2 or inputs[0].shape is None or inputs[1].shape is None:
         return None
     shape, places = inputs[0].shape, inputs[1].shape
+    axis = gather_axis(node, shape)
+    found = (*shape[:axis], *places, *shape[axis + 1 :])
+    return found if len(found) <= _MAX_RANK else None
+
+
+def gather_axis(node: Node, shape: Shape) -> int:
+    """Return the axis of a Gather, >= 0; DataError if the data has no such one."""
     axis = next(iter(integers(node, "axis")), 0)
     if not -len(shape) <= axis < len(shape):
         raise DataError(f"model file: Gather along axis {axis} of {len(shape)}")
-    axis %= len(shape)
-    found = (*shape[:axis], *places, *shape[axis + 1 :])
-    return found if len(found) <= _MAX_RANK else None
+    return axis % len(shape)
 
 
 def concatenated(node: Node, inputs: Sequence[Known]) -> Shape | None:
